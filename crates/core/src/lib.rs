@@ -1,0 +1,25 @@
+//! The domain of pitcrew: what a GPU is, what can be read of it, how it can be cut up, and when it is well.
+//!
+//! Everything here is pure: no I/O, no async, no Kubernetes, no `unsafe`. The outside world enters through the
+//! traits in [`ports`], which the `scenario` crate implements for imaginary GPUs and `nvml` for real ones.
+#![forbid(unsafe_code)]
+
+pub mod catalog;
+pub mod gpu;
+pub mod health;
+pub mod inventory;
+pub mod mig;
+pub mod pci;
+pub mod ports;
+pub mod product;
+pub mod reading;
+pub mod xid;
+
+pub use gpu::Gpu;
+pub use inventory::Inventory;
+pub use reading::Reading;
+
+/// API group of pitcrew's custom resources.
+///
+/// The domain is not registered yet: it must be before a first release, or the group must change.
+pub const API_GROUP: &str = "pitcrew.dev";

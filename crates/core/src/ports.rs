@@ -1,0 +1,161 @@
+//! The outside world as traits, in our words. Implementations hold no decisions.
+//!
+//! Each is passed in by whoever starts a program, never chosen by `cfg!(test)`: `scenario` implements them for
+//! imaginary GPUs, `nvml` and `host` for real ones. All are synchronous; who needs a deadline calls from a thread
+//! that can be abandoned.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::gpu::MigDevice;
+use crate::inventory::Inventory;
+use crate::mig::{GeometryProfile, Placement, Profile};
+use crate::reading::Reading;
+
+/// Asking a GPU or its driver failed as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GpuError {
+    /// The driver's library isn't there.
+    #[error("no NVIDIA driver library was found: {0}")]
+    NoDriver(String),
+    /// The driver is there and refuses to work.
+    #[error("the NVIDIA driver does not answer: {0}")]
+    DriverFailed(String),
+    /// No GPU has this UUID (any more).
+    #[error("no GPU has the UUID `{0}`")]
+    NoSuchGpu(String),
+    /// The GPU doesn't answer any more: it has fallen off the bus.
+    #[error("GPU `{0}` is lost: it no longer answers on the PCI bus")]
+    GpuLost(String),
+    /// This GPU or driver can't do it.
+    #[error("GPU `{gpu}` does not support {what}")]
+    NotSupported {
+        /// UUID of the GPU.
+        gpu: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// The GPU is held by somebody.
+    #[error("GPU `{gpu}` is in use: {holder}")]
+    InUse {
+        /// UUID of the GPU.
+        gpu: String,
+        /// Who holds it.
+        holder: String,
+    },
+    /// A request that can't be fulfilled, with the reason.
+    #[error("GPU `{gpu}` refused: {reason}")]
+    Refused {
+        /// UUID of the GPU.
+        gpu: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Gives snapshots of all GPUs.
+pub trait InventorySource {
+    /// Reads everything once. A GPU that can't be read is in the snapshot with failed readings; an error means that
+    /// nothing could be read at all.
+    fn inventory(&mut self) -> Result<Inventory, GpuError>;
+}
+
+/// Cheap, frequent readings of one GPU: what metrics and a burn-in need.
+pub trait Sampling {
+    /// Reads field values by NVML's name for them (`NVML_FI_DEV_*`), in the order asked.
+    fn fields(&mut self, uuid: &str, names: &[&str]) -> Result<Vec<Reading<u64>>, GpuError>;
+
+    /// Profiling figures (GPM, Hopper and later) between the last call and this one, by NVML's metric number.
+    fn profiling(&mut self, uuid: &str, metrics: &[u32]) -> Result<Vec<Reading<f64>>, GpuError>;
+}
+
+/// Something that happened on a GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuEvent {
+    /// UUID of the GPU.
+    pub uuid: String,
+    /// What happened.
+    pub kind: GpuEventKind,
+    /// GPU instance that it happened in, if the driver tells.
+    pub gpu_instance: Option<u32>,
+    /// Compute instance that it happened in, if the driver tells.
+    pub compute_instance: Option<u32>,
+}
+
+/// Kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuEventKind {
+    /// The driver reported an XID; see [`crate::xid`].
+    Xid(u32),
+    /// A memory error that ECC corrected.
+    EccCorrected,
+    /// A memory error that ECC could not correct.
+    EccUncorrected,
+}
+
+/// Waits for events.
+pub trait Events {
+    /// The next event, or `None` when `timeout` has passed.
+    fn wait(&mut self, timeout: Duration) -> Result<Option<GpuEvent>, GpuError>;
+}
+
+/// Cuts GPUs into MIG devices.
+pub trait Mig {
+    /// Turns MIG on or off. On cards that need a reset for it the mode is only pending afterwards.
+    fn set_mode(&mut self, uuid: &str, enabled: bool) -> Result<(), GpuError>;
+
+    /// Profiles of this GPU, with their placements, as the driver gives them.
+    fn profiles(&mut self, uuid: &str) -> Result<Vec<GeometryProfile>, GpuError>;
+
+    /// Creates a GPU instance and in it a compute instance of the profile's size, and returns the device.
+    ///
+    /// With no placement the driver chooses the first that is free.
+    fn create(
+        &mut self,
+        uuid: &str,
+        profile: &Profile,
+        placement: Option<Placement>,
+    ) -> Result<MigDevice, GpuError>;
+
+    /// Destroys a GPU instance and the compute instances in it.
+    fn destroy(&mut self, uuid: &str, gpu_instance: u32) -> Result<(), GpuError>;
+}
+
+/// What a path is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file of this many bytes.
+    File(u64),
+    /// A directory.
+    Directory,
+    /// A symbolic link, and where it points.
+    Link(PathBuf),
+    /// A character device.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A socket, pipe or block device.
+    Other,
+}
+
+/// Reads the host's files. Paths are absolute and as on the host; the implementation puts its root before them.
+pub trait HostFs {
+    /// What is at `path`, without following a link there.
+    fn kind(&self, path: &Path) -> io::Result<FileKind>;
+
+    /// The whole file, links followed inside the root.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Names in the directory, sorted.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+}
+
+/// Wall-clock time, for timestamps that are written down. Waiting is the runtime's.
+pub trait Clock {
+    /// Now.
+    fn now(&self) -> SystemTime;
+}
