@@ -1,0 +1,59 @@
+//! Queues of events: each subscriber sees every event from its beginning on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pitcrew_core::ports::{Events, GpuError, GpuEvent};
+
+use crate::calls;
+use crate::machine::Shared;
+
+/// One subscriber's queue; made by [`crate::Machine::events`].
+#[derive(Debug)]
+pub struct EventQueue {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl EventQueue {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let mut state = shared.lock();
+        state.subscriptions += 1;
+        let id = state.subscriptions;
+        state.subscribers.insert(id, VecDeque::new());
+        drop(state);
+        Self { shared, id }
+    }
+}
+
+impl Drop for EventQueue {
+    fn drop(&mut self) {
+        self.shared.lock().subscribers.remove(&self.id);
+    }
+}
+
+impl Events for EventQueue {
+    fn wait(&mut self, timeout: Duration) -> Result<Option<GpuEvent>, GpuError> {
+        // A timeout too long to add up is one that never ends.
+        let deadline = Instant::now().checked_add(timeout);
+        let mut state = self.shared.lock();
+        loop {
+            if state.hangs(calls::EVENTS, None) {
+                // A hanging driver keeps no deadline.
+                state = self.shared.wait(state);
+                continue;
+            }
+            state.driver_answers()?;
+            if let Some(event) = state.subscribers.get_mut(&self.id).and_then(VecDeque::pop_front) {
+                return Ok(Some(event));
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            state = match left {
+                Some(Duration::ZERO) => return Ok(None),
+                Some(left) => self.shared.wait_for(state, left),
+                None => self.shared.wait(state),
+            };
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! MIG as a state machine.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use pitcrew_core::Reading;
+use pitcrew_core::gpu::MigMode;
+use pitcrew_core::mig::{Placement, Profile};
+use pitcrew_core::ports::{GpuError, HostFs, Mig};
+use pitcrew_scenario::{Change, Machine};
+use proptest::prelude::*;
+
+use crate::{look, machine};
+
+fn profile(name: &str) -> Profile {
+    name.parse().unwrap()
+}
+
+fn mode(machine: &Machine, gpu: usize) -> (bool, bool) {
+    let MigMode { current, pending } = *look(machine).gpus[gpu].readings.mig_mode.value().unwrap();
+    (current, pending)
+}
+
+fn exists(machine: &Machine, path: &str) -> bool {
+    machine.kind(Path::new(path)).is_ok()
+}
+
+#[test]
+fn ampere_changes_its_mode_at_a_reset_and_hopper_at_once() {
+    let mut ampere = machine("a30");
+    let uuid = ampere.uuids()[0].clone();
+    ampere.set_mode(&uuid, true).unwrap();
+    assert_eq!(mode(&ampere, 0), (false, true));
+    assert!(matches!(
+        ampere.create(&uuid, &profile("1g.6gb"), None),
+        Err(GpuError::Refused { .. })
+    ));
+    ampere.reset(&uuid).unwrap();
+    assert_eq!(mode(&ampere, 0), (true, true));
+
+    let mut hopper = machine("h200");
+    let uuid = hopper.uuids()[0].clone();
+    hopper.set_mode(&uuid, true).unwrap();
+    assert_eq!(mode(&hopper, 0), (true, true));
+    assert_eq!(
+        look(&hopper).gpus[0].readings.utilization_gpu_percent,
+        Reading::NotSupported
+    );
+}
+
+#[test]
+fn a_card_without_mig_says_so() {
+    let mut machine = machine("rtx3060");
+    let uuid = machine.uuids()[0].clone();
+    assert!(matches!(
+        machine.set_mode(&uuid, true),
+        Err(GpuError::NotSupported { .. })
+    ));
+    assert!(matches!(
+        machine.profiles(&uuid),
+        Err(GpuError::NotSupported { .. })
+    ));
+    assert!(!exists(&machine, "/dev/nvidia-caps"));
+}
+
+#[test]
+fn an_instance_brings_its_nodes_and_takes_them_away() {
+    let mut machine = machine("h100x8");
+    let uuid = machine.uuids()[1].clone();
+    machine.set_mode(&uuid, true).unwrap();
+    let access = "/proc/driver/nvidia/capabilities/gpu1/mig/gi0/access";
+    assert!(!exists(&machine, access));
+    let first = machine.create(&uuid, &profile("3g.40gb"), None).unwrap();
+    assert_eq!(
+        (first.gpu_instance, first.placement),
+        (0, Placement { start: 0, size: 4 })
+    );
+    let text = String::from_utf8(machine.read(Path::new(access)).unwrap()).unwrap();
+    assert_eq!(
+        text,
+        "DeviceFileMinor: 138\nDeviceFileMode: 292\nDeviceFileModify: 1\n"
+    );
+    assert!(exists(&machine, "/dev/nvidia-caps/nvidia-cap138"));
+    assert!(
+        exists(&machine, "/dev/nvidia-caps/nvidia-cap139"),
+        "the compute instance has its own node"
+    );
+    machine.destroy(&uuid, 0).unwrap();
+    assert!(!exists(&machine, access) && !exists(&machine, "/dev/nvidia-caps/nvidia-cap138"));
+    let again = machine.create(&uuid, &profile("3g.40gb"), None).unwrap();
+    assert_ne!(first.uuid, again.uuid, "a new instance has a new UUID");
+}
+
+#[test]
+fn what_collides_is_refused_and_what_is_held_stays() {
+    let mut machine = machine("h100x8");
+    let uuid = machine.uuids()[0].clone();
+    machine.set_mode(&uuid, true).unwrap();
+    machine
+        .create(&uuid, &profile("3g.40gb"), Some(Placement { start: 4, size: 4 }))
+        .unwrap();
+    for (name, start, size) in [
+        ("7g.80gb", 0, 8),
+        ("1g.10gb", 5, 1),
+        ("3g.40gb", 4, 4),
+        ("2g.20gb", 1, 2),
+    ] {
+        let result = machine.create(&uuid, &profile(name), Some(Placement { start, size }));
+        assert!(
+            matches!(result, Err(GpuError::Refused { .. })),
+            "{name}@{start}: {result:?}"
+        );
+    }
+    machine.create(&uuid, &profile("4g.40gb"), None).unwrap();
+    assert!(matches!(
+        machine.create(&uuid, &profile("1g.10gb"), None),
+        Err(GpuError::Refused { .. })
+    ));
+    assert!(matches!(
+        machine.set_mode(&uuid, false),
+        Err(GpuError::InUse { .. })
+    ));
+
+    let start = Change::StartProcess {
+        gpu: 0,
+        pid: 7,
+        memory_bytes: None,
+        gpu_instance: Some(0),
+    };
+    machine.change(&start).unwrap();
+    assert!(matches!(machine.destroy(&uuid, 0), Err(GpuError::InUse { .. })));
+    machine.destroy(&uuid, 1).unwrap();
+    machine.change(&Change::EndProcess { gpu: 0, pid: 7 }).unwrap();
+    machine.destroy(&uuid, 0).unwrap();
+    assert!(matches!(machine.destroy(&uuid, 0), Err(GpuError::Refused { .. })));
+    machine.set_mode(&uuid, false).unwrap();
+    assert_eq!(mode(&machine, 0), (false, false));
+}
+
+#[test]
+fn a_process_runs_in_an_instance_or_not_at_all() {
+    let machine = machine("a100x8");
+    let start = |gpu_instance| Change::StartProcess {
+        gpu: 0,
+        pid: 9,
+        memory_bytes: None,
+        gpu_instance,
+    };
+    assert!(machine.change(&start(None)).is_err());
+    assert!(machine.change(&start(Some(14))).is_err());
+    machine.change(&start(Some(2))).unwrap();
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Mode(bool),
+    Create(usize, Option<usize>),
+    Destroy(u32),
+    Reset,
+    Hold(u32),
+    Release,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => any::<bool>().prop_map(Step::Mode),
+        6 => (0..8_usize, proptest::option::of(0..8_usize)).prop_map(|(profile, at)| Step::Create(profile, at)),
+        3 => (0..8_u32).prop_map(Step::Destroy),
+        1 => Just(Step::Reset),
+        1 => (0..8_u32).prop_map(Step::Hold),
+        1 => Just(Step::Release),
+    ]
+}
+
+fn take(machine: &mut Machine, uuid: &str, step: &Step) -> Result<Option<String>, GpuError> {
+    match *step {
+        Step::Mode(on) => machine.set_mode(uuid, on)?,
+        Step::Create(profile, at) => {
+            let profiles = machine.profiles(uuid)?;
+            let known = &profiles[profile % profiles.len()];
+            let placement = at.map(|at| known.placements[at % known.placements.len()]);
+            return Ok(Some(machine.create(uuid, &known.profile, placement)?.uuid));
+        }
+        Step::Destroy(instance) => machine.destroy(uuid, instance)?,
+        Step::Reset => machine.reset(uuid)?,
+        Step::Hold(instance) => {
+            let gpu_instance = Some(instance);
+            // Refused where there is no such instance, which is as good a step as any.
+            let _ = machine.change(&Change::StartProcess {
+                gpu: 0,
+                pid: 1,
+                memory_bytes: None,
+                gpu_instance,
+            });
+        }
+        Step::Release => {
+            let _ = machine.change(&Change::EndProcess { gpu: 0, pid: 1 });
+        }
+    }
+    Ok(None)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_is_done_the_layout_stays_possible_and_the_files_follow(
+        hopper in any::<bool>(),
+        steps in proptest::collection::vec(step(), 0..40),
+    ) {
+        let mut machine = machine(if hopper { "h200" } else { "a30" });
+        let uuid = machine.uuids()[0].clone();
+        let mut seen = BTreeSet::new();
+        for step in &steps {
+            if let Ok(Some(created)) = take(&mut machine, &uuid, step) {
+                prop_assert!(seen.insert(created), "a UUID came twice");
+            }
+            let readings = look(&machine).gpus[0].readings.clone();
+            let devices = readings.mig_devices.value().unwrap();
+            prop_assert!(devices.is_empty() || mode(&machine, 0).0, "instances with MIG off");
+            let mut slices = BTreeSet::new();
+            let mut files = BTreeSet::from(["config".to_owned(), "monitor".to_owned()]);
+            for device in devices {
+                let Placement { start, size } = device.placement;
+                for slice in start..start + size {
+                    prop_assert!(slices.insert(slice), "two instances share a slice: {devices:?}");
+                }
+                files.insert(format!("gi{}", device.gpu_instance));
+            }
+            let list = |path: &str| machine.list(Path::new(path)).unwrap_or_default();
+            let mut found: BTreeSet<_> = list("/proc/driver/nvidia/capabilities/mig").into_iter().collect();
+            found.extend(list("/proc/driver/nvidia/capabilities/gpu0/mig"));
+            prop_assert_eq!(&found, &files);
+            // config, monitor, and two for each device.
+            prop_assert_eq!(list("/dev/nvidia-caps").len(), 2 + 2 * devices.len());
+        }
+    }
+}
