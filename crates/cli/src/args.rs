@@ -1,0 +1,200 @@
+//! The clap structs. Doc comments are the help text: a short first line without a period, then paragraphs.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+
+use crate::env;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Gets GPUs on RKE2 race-ready and proves it
+#[derive(Debug, Parser)]
+#[command(name = "pitcrew", version, styles = STYLES, max_term_width = 100, subcommand_required = true)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit status: 0 fine, 1 a finding, 2 could not tell, 64 wrong usage")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Format of what is printed
+    #[arg(short, long, global = true, value_enum, value_name = "FORMAT", env = env::OUTPUT, default_value_t)]
+    #[arg(hide_env_values = true)]
+    pub output: Format,
+    /// When to use colour
+    ///
+    /// Colour never carries meaning: whatever it says is also there in words. With `auto`, the variable `NO_COLOR`
+    /// turns it off.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", env = env::COLOR, default_value_t)]
+    #[arg(hide_env_values = true)]
+    pub color: ColorChoice,
+    /// Print no remarks, only data and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Read the machine's files under this directory
+    ///
+    /// For a host's root that is mounted into a container, or a copy of another machine's `/sys`.
+    #[arg(long, global = true, value_name = "DIR", env = env::ROOT, hide_env_values = true, default_value = "/")]
+    pub root: PathBuf,
+    /// Width of tables, instead of the terminal's
+    #[arg(long, global = true, value_name = "COLUMNS", env = env::COLUMNS, hide_env_values = true)]
+    #[arg(value_parser = value_parser!(u16).range(1..))]
+    pub width: Option<u16>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show this machine's GPUs and their health
+    ///
+    /// One line for each GPU, then what is wrong with it and what to do. A value that could not be read is shown as
+    /// `?`, one that the card doesn't have as `-`; neither is ever shown as 0. In JSON and YAML such a value is left
+    /// out, and `unread` says what could not be read and why.
+    ///
+    /// A machine without an NVIDIA GPU is shown an imaginary one instead, and told so.
+    Gpus(GpusArgs),
+    /// Write a completion script for a shell to standard output
+    Completions(CompletionsArgs),
+    /// Show the version
+    Version,
+}
+
+/// Arguments of `pitcrew gpus`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct GpusArgs {
+    /// Something else than the GPUs themselves.
+    #[command(subcommand)]
+    pub command: Option<GpusCommand>,
+    /// Show imaginary GPUs: a built-in scenario, a file, or `list`
+    ///
+    /// A name with a path separator or ending in `.yaml` or `.yml` is a file, and so is the name of a file that
+    /// exists and is not that of a built-in scenario. `list` prints the built-in scenarios.
+    #[arg(long, value_name = "NAME|FILE", env = env::SCENARIO, hide_env_values = true)]
+    pub scenario: Option<String>,
+}
+
+/// Commands of `pitcrew gpus`.
+#[derive(Debug, Subcommand)]
+pub enum GpusCommand {
+    /// Show the hardware chart, or one card in full
+    ///
+    /// Figures of every card that pitcrew knows. Expected figures are what a healthy card reaches, with the basis of
+    /// each number. One card in full adds MIG profiles with the places they can take, the driver branches that support
+    /// it, and what each way of sharing it isolates.
+    Catalog(CatalogArgs),
+}
+
+/// Arguments of `pitcrew gpus catalog`.
+#[derive(Debug, Args)]
+pub struct CatalogArgs {
+    /// Name of a card, or enough of it to tell which
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Only cards of this class
+    #[arg(long, value_enum, value_name = "CLASS", conflicts_with = "name")]
+    pub class: Option<Class>,
+    /// Only cards of this architecture
+    #[arg(
+        long,
+        value_enum,
+        value_name = "ARCH",
+        ignore_case = true,
+        conflicts_with = "name"
+    )]
+    pub arch: Option<Architecture>,
+}
+
+/// Arguments of `pitcrew completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Format of what is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// A table for people
+    #[default]
+    Table,
+    /// JSON, for `jq` and programs
+    Json,
+    /// YAML
+    Yaml,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Class of a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Class {
+    /// GeForce
+    Consumer,
+    /// RTX and Quadro
+    Workstation,
+    /// What was called Tesla
+    Datacentre,
+}
+
+/// Architecture of a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Architecture {
+    /// Compute capability 5.x
+    Maxwell,
+    /// Compute capability 6.x
+    Pascal,
+    /// Compute capability 7.0
+    Volta,
+    /// Compute capability 7.5
+    Turing,
+    /// Compute capability 8.0 and 8.6
+    Ampere,
+    /// Compute capability 8.9
+    Ada,
+    /// Compute capability 9.0
+    Hopper,
+    /// Compute capability 10.x and 12.x
+    Blackwell,
+}
+
+/// A shell that completions can be made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// Bash
+    Bash,
+    /// Elvish
+    Elvish,
+    /// fish
+    Fish,
+    /// PowerShell
+    #[value(name = "powershell")]
+    PowerShell,
+    /// Zsh
+    Zsh,
+}

@@ -1,0 +1,55 @@
+//! Exit codes: the same for every command.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// All is well.
+    Fine,
+    /// The command worked and found something wrong.
+    Finding,
+    /// It could not tell, or something broke on the way.
+    CouldNotTell,
+    /// The command line was wrong: nothing was done.
+    Usage,
+}
+
+impl ExitStatus {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Fine, Self::Finding, Self::CouldNotTell, Self::Usage];
+
+    /// The number that the shell sees.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Fine => 0,
+            Self::Finding => 1,
+            Self::CouldNotTell => 2,
+            // EX_USAGE of sysexits.h, apart from what a command can find.
+            Self::Usage => 64,
+        }
+    }
+
+    /// What it means: the text of `docs/reference/exit-codes.md`.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Fine => "All is well.",
+            Self::Finding => {
+                "The command worked and found something wrong: a GPU that is degraded or unhealthy."
+            }
+            Self::CouldNotTell => {
+                "pitcrew could not tell, or something broke on the way: a GPU whose health is unknown, a driver that \
+                 doesn't answer, a scenario file with a mistake in it."
+            }
+            Self::Usage => {
+                "The command line was wrong: an unknown flag, command, scenario or card. Nothing was done."
+            }
+        }
+    }
+}
+
+impl From<ExitStatus> for ExitCode {
+    fn from(status: ExitStatus) -> Self {
+        Self::from(status.code())
+    }
+}

@@ -1,0 +1,6 @@
+//! The commands, one file each.
+
+pub(crate) mod catalog;
+pub(crate) mod completions;
+pub(crate) mod gpus;
+pub(crate) mod version;

@@ -1,0 +1,134 @@
+//! Errors of the commands, how they are told, and what is hinted at.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+
+use owo_colors::OwoColorize;
+use pitcrew_cli::ExitStatus;
+
+use crate::output::Output;
+
+/// What a person can do about an error.
+pub(crate) trait Hint: std::error::Error {
+    /// One line each, without a period; empty where we don't know.
+    fn hints(&self) -> Vec<String>;
+}
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[cfg(feature = "sim")]
+    #[error("there is no scenario `{name}`")]
+    UnknownScenario { name: String, near: Vec<String> },
+    #[cfg(feature = "sim")]
+    #[error(transparent)]
+    Scenario(pitcrew_scenario::ScenarioError),
+    #[cfg(not(feature = "sim"))]
+    #[error("this build of pitcrew has no imaginary GPUs: the scenario `{0}` can't be shown")]
+    NoSimulator(String),
+    #[error("no card in the chart is called `{name}`")]
+    UnknownCard { name: String, near: Vec<String> },
+    #[error("`{name}` can mean {} cards", .candidates.len())]
+    AmbiguousCard { name: String, candidates: Vec<String> },
+    #[cfg(feature = "sim")]
+    #[error("the GPUs can't be read")]
+    Gpus(#[source] pitcrew_core::ports::GpuError),
+    #[error("`{}` can't be read", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("`{}` is not a PCI device: `{}` holds `{text}`", .path.display(), .file)]
+    NotPci {
+        path: PathBuf,
+        file: &'static str,
+        text: String,
+    },
+    #[error("the output can't be written")]
+    Write(#[source] io::Error),
+    #[error("the output can't be encoded: {0}")]
+    Encode(String),
+}
+
+impl Error {
+    /// The exit status that the error ends in.
+    pub(crate) fn status(&self) -> ExitStatus {
+        match self {
+            Self::UnknownCard { .. } | Self::AmbiguousCard { .. } => ExitStatus::Usage,
+            #[cfg(feature = "sim")]
+            Self::UnknownScenario { .. } => ExitStatus::Usage,
+            #[cfg(not(feature = "sim"))]
+            Self::NoSimulator(_) => ExitStatus::Usage,
+            #[cfg(feature = "sim")]
+            Self::Scenario(_) | Self::Gpus(_) => ExitStatus::CouldNotTell,
+            Self::Read { .. } | Self::NotPci { .. } | Self::Write(_) | Self::Encode(_) => {
+                ExitStatus::CouldNotTell
+            }
+        }
+    }
+}
+
+impl Hint for Error {
+    fn hints(&self) -> Vec<String> {
+        let owned = |hints: &[&str]| hints.iter().map(|&hint| hint.to_owned()).collect();
+        match self {
+            #[cfg(feature = "sim")]
+            Self::UnknownScenario { near, .. } => {
+                let list = "`pitcrew gpus --scenario list` shows what there is; a file is given with a `/` in it or as `*.yaml`";
+                did_you_mean(near).into_iter().chain([list.to_owned()]).collect()
+            }
+            Self::UnknownCard { near, .. } => {
+                let chart = "`pitcrew gpus catalog` shows every card in the chart".to_owned();
+                did_you_mean(near).into_iter().chain([chart]).collect()
+            }
+            Self::AmbiguousCard { candidates, .. } => {
+                vec![format!("say which: {}", listed(candidates))]
+            }
+            #[cfg(feature = "sim")]
+            Self::Scenario(_) => owned(&[
+                "`docs/scenarios.md` says what a scenario file holds; `--scenario list` shows those built in",
+            ]),
+            #[cfg(not(feature = "sim"))]
+            Self::NoSimulator(_) => {
+                owned(&["use a binary that was built with the default features, or unset `PITCREW_SCENARIO`"])
+            }
+            #[cfg(feature = "sim")]
+            Self::Gpus(_) => owned(&["look at `dmesg | grep -e NVRM -e nvidia`"]),
+            Self::Read { .. } | Self::NotPci { .. } => {
+                owned(&["`--root` names the directory that holds `sys`"])
+            }
+            Self::Write(_) | Self::Encode(_) => Vec::new(),
+        }
+    }
+}
+
+fn did_you_mean(near: &[String]) -> Option<String> {
+    (!near.is_empty()).then(|| format!("did you mean {}?", listed(near)))
+}
+
+/// `a`, `b` or `c`.
+fn listed(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => quoted.join(""),
+    }
+}
+
+/// Tells an error, what caused it, and after a blank line what can be done.
+pub(crate) fn report<E: Hint>(output: &mut Output<'_>, error: &E) -> io::Result<()> {
+    let mut text = format!("{} {error}\n", "error:".red().bold());
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // A message of several lines, such as a mistake shown in its file, stays readable.
+        let message = error.to_string().trim_end().replace('\n', "\n    ");
+        let _ = writeln!(text, "  {} {message}", "caused by:".red().bold());
+        cause = error.source();
+    }
+    let hints = error.hints();
+    if !hints.is_empty() {
+        text.push('\n');
+    }
+    for hint in hints {
+        let _ = writeln!(text, "{} {hint}", "hint:".cyan().bold());
+    }
+    output.complaint(&text)
+}

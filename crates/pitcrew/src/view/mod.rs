@@ -1,0 +1,8 @@
+//! What people and programs see: tables, texts and documents, made from facts that are already there.
+
+pub(crate) mod card;
+pub(crate) mod chart;
+pub(crate) mod gpus;
+pub(crate) mod report;
+mod slices;
+pub(crate) mod table;
