@@ -1,0 +1,181 @@
+//! The test bed: a real single-node Kubernetes on the machine at hand, under one directory.
+
+mod build;
+mod certs;
+mod cgroup;
+mod config;
+mod control_plane;
+mod daemon;
+mod down;
+mod fake;
+mod image;
+mod machine;
+mod node;
+mod pack;
+mod paths;
+mod programs;
+mod status;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand, ValueEnum};
+
+pub(crate) use build::hex;
+use paths::Paths;
+
+/// Something that the test bed needs and this machine lacks; `main` ends with 2 on it.
+#[derive(Debug)]
+pub(crate) struct Missing {
+    what: String,
+    hint: String,
+}
+
+impl Missing {
+    fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            hint: hint.into(),
+        }
+    }
+
+    /// What the reader can do about it.
+    pub(crate) fn hint(&self) -> &str {
+        &self.hint
+    }
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Missing {}
+
+#[derive(Args)]
+pub(crate) struct TestbedArgs {
+    /// Where everything that the bed writes lies [default: pitcrew/testbed in the user's cache directory]
+    #[arg(long, global = true, env = "PITCREW_TESTBED", value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Programs and images as `pack` lays them out, instead of built ones [default: found beside this program]
+    #[arg(long, global = true, env = "PITCREW_TESTBED_BIN", value_name = "DIR")]
+    bin: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: TestbedCommand,
+}
+
+#[derive(Subcommand)]
+enum TestbedCommand {
+    /// Build the programs and images from the published Go modules, once
+    Build,
+    /// Start what does not run yet, wait for a Ready node, print the kubeconfig's path
+    Up(UpArgs),
+    /// Stop everything and see that nothing is left
+    Down {
+        /// Also remove the data: cluster, images, certificates, logs
+        #[arg(long)]
+        wipe: bool,
+    },
+    /// Say what runs; ends with 1 where something does not
+    Status,
+    /// Print the kubeconfig's path
+    Kubeconfig,
+    /// Run a command in the node's mount namespace, with kubectl, ctr and helm on the PATH
+    Exec {
+        /// The command and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Make imaginary NVIDIA device nodes on the node; refused beside a real driver
+    FakeGpuNodes {
+        /// How many GPUs
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=16))]
+        count: u32,
+    },
+    /// Write the archive with which the bed starts on another machine
+    Pack(PackArgs),
+    /// Hold the node's mount namespace (started by `up`)
+    #[command(hide = true)]
+    HoldNode,
+}
+
+#[derive(Args)]
+pub(crate) struct UpArgs {
+    /// Which containerd the node runs
+    #[arg(long, value_enum, default_value_t = Containerd::Current)]
+    containerd: Containerd,
+}
+
+/// The containerds that the bed can run.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Containerd {
+    /// containerd 2.2, configuration version 3
+    #[value(name = "2.2")]
+    Current,
+    /// containerd 1.7, configuration version 2
+    #[value(name = "1.7")]
+    Old,
+}
+
+impl Containerd {
+    /// The name as it is typed and shown.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Current => "2.2",
+            Self::Old => "1.7",
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct PackArgs {
+    /// Where the archive goes
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Another file to put in (executables land on the PATH of `exec`); may be repeated
+    #[arg(long = "with", value_name = "FILE")]
+    with: Vec<PathBuf>,
+}
+
+/// Runs one subcommand; `Missing` where this machine lacks what it needs.
+pub(crate) fn run(args: TestbedArgs) -> Result<()> {
+    let paths = Paths::new(args.dir, args.bin)?;
+    match args.command {
+        TestbedCommand::Build => programs::provide(&paths).map(drop),
+        TestbedCommand::Up(up) => bring_up(&paths, &up),
+        TestbedCommand::Down { wipe } => down::run(&paths, wipe),
+        TestbedCommand::Status => status::run(&paths),
+        TestbedCommand::Kubeconfig => {
+            println!("{}", paths.kubeconfig().display());
+            Ok(())
+        }
+        TestbedCommand::Exec { command } => node::exec(&paths, &command),
+        TestbedCommand::FakeGpuNodes { count } => fake::gpu_nodes(&paths, count),
+        TestbedCommand::Pack(pack) => pack::run(&paths, &pack),
+        TestbedCommand::HoldNode => node::hold(&paths),
+    }
+}
+
+fn bring_up(paths: &Paths, args: &UpArgs) -> Result<()> {
+    let begun = std::time::Instant::now();
+    machine::check(paths)?;
+    let programs = programs::provide(paths)?;
+    let _lock = paths.lock()?;
+    let begun_starting = std::time::Instant::now();
+    programs.link(paths)?;
+    certs::provide(paths)?;
+    cgroup::provide()?;
+    control_plane::up(paths)?;
+    node::up(paths, args.containerd, &programs)?;
+    eprintln!(
+        "up: node Ready after {:.1} s ({:.1} s in all)",
+        begun_starting.elapsed().as_secs_f32(),
+        begun.elapsed().as_secs_f32()
+    );
+    println!("{}", paths.kubeconfig().display());
+    Ok(())
+}
