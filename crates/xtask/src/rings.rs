@@ -193,7 +193,9 @@ fn run_program(program: &Program, account: &mut Account) -> Result<()> {
     let mut command = command(program);
     if program.ring >= 3 {
         // They share one test bed, and are marked `ignore` for who runs plain `cargo test`.
-        command.args(["--include-ignored", "--test-threads=1"]);
+        command
+            .args(["--include-ignored", "--test-threads=1"])
+            .env("PITCREW_XTASK", std::env::current_exe()?);
     }
     let output = command
         .output()
