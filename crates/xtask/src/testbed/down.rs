@@ -1,7 +1,7 @@
 //! Stops everything, in the order in which nothing is left behind, and looks whether that is so.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
@@ -34,8 +34,17 @@ pub(crate) fn run(paths: &Paths, wipe: bool) -> Result<()> {
     control_plane::api_server(paths).stop(Duration::from_secs(5))?;
     control_plane::etcd(paths).stop(GRACE)?;
     // What a killed `up` had started and not yet noted.
-    end(&cgroup::daemons(), Duration::from_secs(2))?;
-    cgroup::remove(true);
+    // The kernel keeps a cgroup for a moment after its last process ended.
+    let patience = Instant::now() + Duration::from_secs(10);
+    loop {
+        end(&cgroup::daemons(), Duration::from_secs(2))?;
+        end(&cgroup::pods(), Duration::from_secs(2))?;
+        cgroup::remove(true);
+        if cgroup::left().is_empty() || Instant::now() > patience {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     verify(paths)?;
     if wipe {
         wipe_data(paths)?;
