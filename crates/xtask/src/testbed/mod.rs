@@ -139,6 +139,10 @@ pub(crate) struct PackArgs {
     /// Another file to put in (executables land on the PATH of `exec`); may be repeated
     #[arg(long = "with", value_name = "FILE")]
     with: Vec<PathBuf>,
+
+    /// Also put in containerd 1.7; the archive then comes in two parts
+    #[arg(long)]
+    old: bool,
 }
 
 /// Runs one subcommand; `Missing` where this machine lacks what it needs.

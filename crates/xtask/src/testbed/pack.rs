@@ -31,6 +31,9 @@ pub(crate) fn run(paths: &Paths, args: &super::PackArgs) -> Result<()> {
     let mut kube = Vec::new();
     let mut rest: Vec<Entry> = vec![(bin.join("testbed"), std::env::current_exe()?)];
     for (place, file) in &found.files {
+        if place.starts_with(programs::OLD_DIR) && !args.old {
+            continue;
+        }
         let entry = (bin.join(place), file.clone());
         if place == Path::new("kube") {
             kube.push(entry);
@@ -56,30 +59,24 @@ pub(crate) fn run(paths: &Paths, args: &super::PackArgs) -> Result<()> {
     for old in parts.iter().chain([&whole]) {
         let _ = std::fs::remove_file(old);
     }
-    let first = compress(&kube, &parts[0])?;
-    let second = compress(&rest, &parts[1])?;
-    eprintln!(
-        "kube: {:.1} MiB, the rest: {:.1} MiB",
-        mebibytes(first),
-        mebibytes(second)
-    );
-    if first + second <= LIMIT {
-        let everything: Vec<Entry> = kube.into_iter().chain(rest).collect();
-        let size = compress(&everything, &whole)?;
-        for part in &parts {
-            std::fs::remove_file(part)?;
-        }
-        eprintln!("{}: {:.1} MiB", whole.display(), mebibytes(size));
+    let everything: Vec<Entry> = kube.iter().chain(&rest).cloned().collect();
+    let size = compress(&everything, &whole)?;
+    eprintln!("{}: {:.1} MiB", whole.display(), mebibytes(size));
+    if size <= LIMIT {
         println!("{}", whole.display());
     } else {
-        for part in &parts {
+        std::fs::remove_file(&whole)?;
+        for (entries, part) in [(&kube, &parts[0]), (&rest, &parts[1])] {
+            let size = compress(entries, part)?;
+            if size > LIMIT {
+                bail!(
+                    "{} is over {:.0} MiB; leave something out of --with",
+                    part.display(),
+                    mebibytes(LIMIT)
+                );
+            }
+            eprintln!("{}: {:.1} MiB", part.display(), mebibytes(size));
             println!("{}", part.display());
-        }
-        if first.max(second) > LIMIT {
-            bail!(
-                "a part is over {:.0} MiB; leave something out of --with",
-                mebibytes(LIMIT)
-            );
         }
     }
     eprintln!(
@@ -108,7 +105,7 @@ fn named(files: &[PathBuf]) -> Result<Vec<Entry>> {
 fn compress(entries: &[Entry], out: &Path) -> Result<u64> {
     let file = File::create(out).with_context(|| format!("could not write {}", out.display()))?;
     let mut xz = Command::new("xz")
-        .args(["--compress", "--stdout", "--threads=2", "-6"])
+        .args(["--compress", "--stdout", "-9"])
         .stdin(Stdio::piped())
         .stdout(file)
         .spawn()
