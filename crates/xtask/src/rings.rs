@@ -120,11 +120,41 @@ fn testbed_is_used(programs: &[Program]) -> bool {
 /// Brings the test bed up or down, as one would by hand; its reasons go to standard error.
 fn testbed(word: &str) -> Result<()> {
     let ourselves = std::env::current_exe().context("could not find this program")?;
-    process::run(
-        Command::new(ourselves)
-            .args(["testbed", word])
-            .stdout(Stdio::null()),
-    )
+    if word == "up" && !is_root() {
+        // What is built belongs to who builds it; only what runs is root's.
+        process::run(Command::new(&ourselves).args(["testbed", "build"]))?;
+    }
+    process::run(as_root(&ourselves).args(["testbed", word]).stdout(Stdio::null()))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A program that the test bed needs root for: through sudo for who isn't, with what our programs read of the
+/// environment, which sudo would take away.
+fn as_root(program: &Path) -> Command {
+    if is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("sudo");
+    command.arg("env");
+    for name in [
+        "PATH",
+        "HOME",
+        "XDG_CACHE_HOME",
+        "PITCREW_TESTBED",
+        "KUBEBUILDER_ASSETS",
+    ] {
+        if let Some(value) = std::env::var_os(name) {
+            let mut pair = std::ffi::OsString::from(name);
+            pair.push("=");
+            pair.push(value);
+            command.arg(pair);
+        }
+    }
+    command.arg(program);
+    command
 }
 
 /// Builds every test of the workspace once, and the product for the tests that drive it.
@@ -180,22 +210,30 @@ fn program(message: &Value) -> Option<Program> {
     })
 }
 
-fn command(program: &Program) -> Command {
-    let mut command = Command::new(&program.path);
+fn command(program: &Program) -> Result<Command> {
+    // Rings 3 and 4 speak to the test bed, which is root's.
+    let mut command = if matches!(program.ring, 3 | 4) && !is_root() {
+        let mut ourselves = std::ffi::OsString::from("PITCREW_XTASK=");
+        ourselves.push(std::env::current_exe()?);
+        let mut command = as_root(Path::new("env"));
+        command.arg(ourselves).arg(&program.path);
+        command
+    } else {
+        Command::new(&program.path)
+    };
     command
         .current_dir(&program.package_dir)
-        .env("CARGO_MANIFEST_DIR", &program.package_dir);
-    command
+        .env("CARGO_MANIFEST_DIR", &program.package_dir)
+        .env("PITCREW_XTASK", std::env::current_exe()?);
+    Ok(command)
 }
 
 /// Runs one test program, shows what failed, and adds to the account.
 fn run_program(program: &Program, account: &mut Account) -> Result<()> {
-    let mut command = command(program);
+    let mut command = command(program)?;
     if program.ring >= 3 {
         // They share one test bed, and are marked `ignore` for who runs plain `cargo test`.
-        command
-            .args(["--include-ignored", "--test-threads=1"])
-            .env("PITCREW_XTASK", std::env::current_exe()?);
+        command.args(["--include-ignored", "--test-threads=1"]);
     }
     let output = command
         .output()
@@ -234,7 +272,8 @@ fn counts(result: &str) -> [u64; 3] {
 fn count_tests(programs: &[&Program]) -> Result<u64> {
     let mut count = 0;
     for program in programs {
-        let list = process::output(command(program).args(["--list", "--format=terse", "--include-ignored"]))?;
+        let list =
+            process::output(command(program)?.args(["--list", "--format=terse", "--include-ignored"]))?;
         count += list.lines().filter(|line| line.ends_with(": test")).count() as u64;
     }
     Ok(count)
