@@ -52,7 +52,8 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
     let bytes = std::fs::read(&binary).with_context(|| format!("could not read {}", binary.display()))?;
     check(&binary, &bytes)?;
 
-    let stage = out.join(format!("pitcrew-{}-{TARGET}", env!("CARGO_PKG_VERSION")));
+    let name = format!("pitcrew-{}-{TARGET}", env!("CARGO_PKG_VERSION"));
+    let stage = out.join(&name);
     if stage.exists() {
         std::fs::remove_dir_all(&stage).with_context(|| format!("could not remove {}", stage.display()))?;
     }
@@ -62,17 +63,16 @@ pub(crate) fn run(args: &DistArgs) -> Result<()> {
     pitcrew_gen::write(&stage, &pitcrew_gen::man_pages()).context("could not write the man pages")?;
     pitcrew_gen::write(&stage, &pitcrew_gen::completions()).context("could not write the completions")?;
 
-    let archive = stage.with_extension("tar.gz");
+    // Not `with_extension`, which would take what stands behind the version's last dot for one.
+    let archive = out.join(format!("{name}.tar.gz"));
     pack(&stage, &archive)?;
     let packed = std::fs::read(&archive).with_context(|| format!("could not read {}", archive.display()))?;
     let digest = hex(&Sha256::digest(&packed));
-    let name = archive
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    std::fs::write(archive.with_extension("gz.sha256"), format!("{digest}  {name}\n"))
-        .context("could not write the checksum")?;
+    std::fs::write(
+        out.join(format!("{name}.tar.gz.sha256")),
+        format!("{digest}  {name}.tar.gz\n"),
+    )
+    .context("could not write the checksum")?;
     println!("{}", archive.display());
     Ok(())
 }
