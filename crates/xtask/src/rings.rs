@@ -3,7 +3,9 @@
 //! A ring that can't run here is skipped with its reason, never counted as passed. Under `CI=true` a skipped ring that
 //! has tests and needs no GPU is a failure.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -74,6 +76,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     eprintln!("test: built in {:.0} s", start.elapsed().as_secs_f64());
 
     let mut accounts = Vec::new();
+    let mut bed_is_up = false;
     for ring in (1..=5).filter(|&ring| wanted(ring)) {
         let mine: Vec<&Program> = programs.iter().filter(|program| program.ring == ring).collect();
         let start = Instant::now();
@@ -81,50 +84,106 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
             ring,
             ..Account::default()
         };
-        match obstacle(ring, &mine) {
-            Some(reason) => {
-                account.skipped = count_tests(&mine)?;
-                account.reason = Some(reason);
-            }
-            None => {
+        let ground = ground(ring, &mine)?;
+        bed_is_up |= matches!((ring, &ground), (3 | 4, Ground::Ready)) && !mine.is_empty();
+        match ground {
+            Ground::Ready => {
                 for program in mine {
                     run_program(program, &mut account)?;
                 }
+            }
+            Ground::Missing(what) => {
+                account.skipped = count_tests(&mine)?;
+                account.reason = Some(format!("skipped: {what}"));
+            }
+            Ground::Broken(what) => {
+                account.failed = count_tests(&mine)?.max(1);
+                account.reason = Some(format!("could not run: {what}"));
             }
         }
         account.took = start.elapsed();
         accounts.push(account);
     }
-    if needs_bed && testbed_is_used(&programs) {
-        // The bed is ours: nothing of it may outlive the tests.
-        testbed("down")?;
+    if bed_is_up {
+        bed_down()?;
     }
     finish(&accounts, args.summary.as_deref(), in_ci)
 }
 
-/// Why a ring can't run here; brings the test bed up where it is needed.
-fn obstacle(ring: u8, programs: &[&Program]) -> Option<String> {
+/// What a ring stands on.
+enum Ground {
+    Ready,
+    /// The machine lacks this: the ring is skipped.
+    Missing(String),
+    /// It should have been there and failed: so did the ring.
+    Broken(String),
+}
+
+/// Whether a ring can run here; brings the test bed up where it is needed.
+fn ground(ring: u8, programs: &[&Program]) -> Result<Ground> {
     match ring {
-        5 if !Path::new("/proc/driver/nvidia/version").exists() => {
-            Some("skipped: there is no NVIDIA driver on this machine".to_owned())
-        }
-        3 | 4 if !programs.is_empty() => testbed("up").err().map(|error| format!("skipped: {error:#}")),
-        _ => None,
+        5 if !Path::new("/proc/driver/nvidia/version").exists() => Ok(Ground::Missing(
+            "there is no NVIDIA driver on this machine".to_owned(),
+        )),
+        3 | 4 if !programs.is_empty() => bed(),
+        _ => Ok(Ground::Ready),
     }
 }
 
-fn testbed_is_used(programs: &[Program]) -> bool {
-    programs.iter().any(|program| matches!(program.ring, 3 | 4))
-}
-
-/// Brings the test bed up or down, as one would by hand; its reasons go to standard error.
-fn testbed(word: &str) -> Result<()> {
+/// Brings the test bed up, as one would by hand.
+fn bed() -> Result<Ground> {
     let ourselves = std::env::current_exe().context("could not find this program")?;
-    if word == "up" && !is_root() {
+    if !is_root() {
+        if process::run(Command::new("sudo").arg("true")).is_err() {
+            return Ok(Ground::Missing(
+                "the test bed needs root, which sudo did not give".to_owned(),
+            ));
+        }
         // What is built belongs to who builds it; only what runs is root's.
-        process::run(Command::new(&ourselves).args(["testbed", "build"]))?;
+        let built = attempt(Command::new(&ourselves).args(["testbed", "build"]))?;
+        if !matches!(built, Ground::Ready) {
+            return Ok(built);
+        }
     }
-    process::run(as_root(&ourselves).args(["testbed", word]).stdout(Stdio::null()))
+    let up = attempt(as_root(&ourselves, &[]).args(["testbed", "up"]))?;
+    if !matches!(up, Ground::Ready) {
+        bed_down()?;
+    }
+    Ok(up)
+}
+
+/// The bed is ours: nothing of it may outlive the tests, nor an `up` that went wrong halfway.
+fn bed_down() -> Result<()> {
+    let ourselves = std::env::current_exe().context("could not find this program")?;
+    process::run(as_root(&ourselves, &[]).args(["testbed", "down"]))
+}
+
+/// Runs a subcommand of our own, showing what it says; its error says what is wrong, its status whether something is
+/// missing (2).
+fn attempt(command: &mut Command) -> Result<Ground> {
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("could not start the test bed")?;
+    let mut reason = "it did not say why".to_owned();
+    for line in child
+        .stderr
+        .take()
+        .into_iter()
+        .flat_map(|pipe| BufReader::new(pipe).lines())
+    {
+        let line = line.context("could not read what the test bed says")?;
+        eprintln!("{line}");
+        if let Some(error) = line.strip_prefix("error: ") {
+            error.clone_into(&mut reason);
+        }
+    }
+    Ok(match child.wait()?.code() {
+        Some(0) => Ground::Ready,
+        Some(2) => Ground::Missing(reason),
+        _ => Ground::Broken(reason),
+    })
 }
 
 fn is_root() -> bool {
@@ -132,26 +191,32 @@ fn is_root() -> bool {
 }
 
 /// A program that the test bed needs root for: through sudo for who isn't, with what our programs read of the
-/// environment, which sudo would take away.
-fn as_root(program: &Path) -> Command {
+/// environment, which sudo would take away, and `more`.
+fn as_root(program: &Path, more: &[(&str, &OsStr)]) -> Command {
+    let more = more.iter().copied();
     if is_root() {
-        return Command::new(program);
+        let mut command = Command::new(program);
+        command.envs(more);
+        return command;
     }
-    let mut command = Command::new("sudo");
-    command.arg("env");
-    for name in [
+    let kept = [
         "PATH",
         "HOME",
         "XDG_CACHE_HOME",
         "PITCREW_TESTBED",
         "KUBEBUILDER_ASSETS",
-    ] {
-        if let Some(value) = std::env::var_os(name) {
-            let mut pair = std::ffi::OsString::from(name);
-            pair.push("=");
-            pair.push(value);
-            command.arg(pair);
-        }
+    ]
+    .map(|name| (name, std::env::var_os(name)));
+    let kept = kept
+        .iter()
+        .filter_map(|(name, value)| Some((*name, value.as_deref()?)));
+    let mut command = Command::new("sudo");
+    command.arg("env");
+    for (name, value) in kept.chain(more) {
+        let mut pair = OsString::from(name);
+        pair.push("=");
+        pair.push(value);
+        command.arg(pair);
     }
     command.arg(program);
     command
@@ -210,27 +275,22 @@ fn program(message: &Value) -> Option<Program> {
     })
 }
 
-fn command(program: &Program) -> Result<Command> {
-    // Rings 3 and 4 speak to the test bed, which is root's.
-    let mut command = if matches!(program.ring, 3 | 4) && !is_root() {
-        let mut ourselves = std::ffi::OsString::from("PITCREW_XTASK=");
-        ourselves.push(std::env::current_exe()?);
-        let mut command = as_root(Path::new("env"));
-        command.arg(ourselves).arg(&program.path);
-        command
-    } else {
-        Command::new(&program.path)
-    };
-    command
-        .current_dir(&program.package_dir)
-        .env("CARGO_MANIFEST_DIR", &program.package_dir)
-        .env("PITCREW_XTASK", std::env::current_exe()?);
-    Ok(command)
-}
-
 /// Runs one test program, shows what failed, and adds to the account.
 fn run_program(program: &Program, account: &mut Account) -> Result<()> {
-    let mut command = command(program)?;
+    let ourselves = std::env::current_exe().context("could not find this program")?;
+    let environment = [
+        ("CARGO_MANIFEST_DIR", program.package_dir.as_os_str()),
+        ("PITCREW_XTASK", ourselves.as_os_str()),
+    ];
+    // Rings 3 and 4 speak to the test bed, which is root's.
+    let mut command = if matches!(program.ring, 3 | 4) {
+        as_root(&program.path, &environment)
+    } else {
+        let mut command = Command::new(&program.path);
+        command.envs(environment);
+        command
+    };
+    command.current_dir(&program.package_dir);
     if program.ring >= 3 {
         // They share one test bed, and are marked `ignore` for who runs plain `cargo test`.
         command.args(["--include-ignored", "--test-threads=1"]);
@@ -272,8 +332,11 @@ fn counts(result: &str) -> [u64; 3] {
 fn count_tests(programs: &[&Program]) -> Result<u64> {
     let mut count = 0;
     for program in programs {
-        let list =
-            process::output(command(program)?.args(["--list", "--format=terse", "--include-ignored"]))?;
+        let list = process::output(Command::new(&program.path).args([
+            "--list",
+            "--format=terse",
+            "--include-ignored",
+        ]))?;
         count += list.lines().filter(|line| line.ends_with(": test")).count() as u64;
     }
     Ok(count)
@@ -309,6 +372,17 @@ fn finish(accounts: &[Account], summary: Option<&Path>, in_ci: bool) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_skips_a_ring_and_what_is_broken_fails_it() {
+        let after = |script: &str| attempt(Command::new("sh").args(["-c", script])).unwrap();
+        assert!(matches!(after("true"), Ground::Ready));
+        let missing = after("echo started >&2; echo 'error: no Go' >&2; echo 'hint: get it' >&2; exit 2");
+        assert!(matches!(missing, Ground::Missing(what) if what == "no Go"));
+        let broken = after("echo 'error: etcd ended' >&2; exit 1");
+        assert!(matches!(broken, Ground::Broken(what) if what == "etcd ended"));
+        assert!(matches!(after("kill -9 $$"), Ground::Broken(_)));
+    }
 
     #[test]
     fn the_counts_of_a_test_program_are_read() {
