@@ -134,7 +134,7 @@ fn etcd_arguments(paths: &Paths) -> Vec<String> {
 }
 
 fn api_arguments(paths: &Paths) -> Vec<String> {
-    let file = |option: &str, name: &str| format!("--{option}={}", paths.pki(name).display());
+    let file = |option: &str, name: &str| pki_argument(paths, option, name);
     vec![
         format!("--etcd-servers=http://127.0.0.1:{ETCD_PORT}"),
         "--bind-address=127.0.0.1".into(),
@@ -168,30 +168,44 @@ fn api_arguments(paths: &Paths) -> Vec<String> {
 }
 
 fn manager_arguments(paths: &Paths) -> Vec<String> {
-    let file = |option: &str, name: &str| format!("--{option}={}", paths.pki(name).display());
-    vec![
-        file("kubeconfig", "controller-manager.conf"),
-        file("authentication-kubeconfig", "controller-manager.conf"),
-        file("authorization-kubeconfig", "controller-manager.conf"),
-        "--bind-address=127.0.0.1".into(),
-        "--leader-elect=false".into(),
-        "--use-service-account-credentials=true".into(),
-        file("service-account-private-key-file", "sa.key"),
-        file("root-ca-file", "ca.crt"),
-        file("cluster-signing-cert-file", "ca.crt"),
-        file("cluster-signing-key-file", "ca.key"),
-        "--profiling=false".into(),
-    ]
+    let mut arguments = client_arguments(paths, "controller-manager.conf");
+    arguments.push("--use-service-account-credentials=true".into());
+    arguments.extend(
+        [
+            ("service-account-private-key-file", "sa.key"),
+            ("root-ca-file", "ca.crt"),
+            ("cluster-signing-cert-file", "ca.crt"),
+            ("cluster-signing-key-file", "ca.key"),
+        ]
+        .map(|(option, name)| pki_argument(paths, option, name)),
+    );
+    arguments
 }
 
 fn scheduler_arguments(paths: &Paths) -> Vec<String> {
-    let file = |option: &str, name: &str| format!("--{option}={}", paths.pki(name).display());
-    vec![
-        file("kubeconfig", "scheduler.conf"),
-        file("authentication-kubeconfig", "scheduler.conf"),
-        file("authorization-kubeconfig", "scheduler.conf"),
-        "--bind-address=127.0.0.1".into(),
-        "--leader-elect=false".into(),
-        "--profiling=false".into(),
+    client_arguments(paths, "scheduler.conf")
+}
+
+/// What every client of the API server that runs once is told.
+fn client_arguments(paths: &Paths, kubeconfig: &str) -> Vec<String> {
+    let mut arguments = [
+        "kubeconfig",
+        "authentication-kubeconfig",
+        "authorization-kubeconfig",
     ]
+    .map(|option| pki_argument(paths, option, kubeconfig))
+    .to_vec();
+    arguments.extend(
+        [
+            "--bind-address=127.0.0.1",
+            "--leader-elect=false",
+            "--profiling=false",
+        ]
+        .map(String::from),
+    );
+    arguments
+}
+
+fn pki_argument(paths: &Paths, option: &str, name: &str) -> String {
+    format!("--{option}={}", paths.pki(name).display())
 }
