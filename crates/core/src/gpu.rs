@@ -1,5 +1,8 @@
 //! One GPU as it was seen at one moment.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::Serialize;
 
 use crate::Reading;
@@ -45,6 +48,8 @@ readings! {
         pub board_part_number: String,
         /// Version of the VBIOS.
         pub vbios: String,
+        /// Version of the firmware on the GPU's own processor (GSP); it comes with the driver, which loads it.
+        pub gsp_firmware: String,
         /// N of `/dev/nvidiaN`.
         pub minor: u32,
         /// CUDA compute capability.
@@ -62,6 +67,8 @@ readings! {
         pub memory_used_bytes: u64,
         /// Memory free, in bytes.
         pub memory_free_bytes: u64,
+        /// Memory that the driver and the firmware keep for themselves, in bytes.
+        pub memory_reserved_bytes: u64,
         /// BAR1 aperture, in bytes.
         pub bar1_total_bytes: u64,
         /// BAR1 in use, in bytes.
@@ -75,8 +82,14 @@ readings! {
         pub fan_percent: u32,
         /// Power drawn, in milliwatts, averaged over a second where the GPU does so.
         pub power_mw: u32,
+        /// Power drawn at this moment, in milliwatts.
+        pub power_instant_mw: u32,
         /// Limit in force, in milliwatts.
         pub power_limit_mw: u32,
+        /// Limit that was asked for, in milliwatts; the one in force can be lower, never higher.
+        pub power_limit_requested_mw: u32,
+        /// Limit that the card starts with, in milliwatts.
+        pub power_limit_default_mw: u32,
         /// Lowest and highest limit that can be set, in milliwatts.
         pub power_limit_range_mw: PowerRange,
         /// Energy since the driver was loaded, in millijoules.
@@ -111,15 +124,23 @@ readings! {
         pub pcie_replays: u64,
         /// `NVLinks` that are up.
         pub nvlinks_active: u32,
+        /// Where the GPU stands with the fabric that `NVSwitch`es make (Hopper and later).
+        pub fabric: Fabric,
 
         /// True when ECC is on.
         pub ecc: bool,
+        /// True when ECC will be on after the next reset. Differs from `ecc` only while a reset is due.
+        pub ecc_pending: bool,
         /// Corrected memory errors since the driver was loaded.
         pub ecc_corrected: u64,
         /// Uncorrected memory errors since the driver was loaded.
         pub ecc_uncorrected: u64,
         /// Rows of memory that were remapped, and whether a remap waits for a reset.
         pub remapped_rows: RemappedRows,
+        /// Pages of memory that are no longer used, and whether more wait for a reset (before Ampere).
+        pub retired_pages: RetiredPages,
+        /// What the driver wants done to recover the GPU (R570 and later).
+        pub recovery_action: RecoveryAction,
 
         /// True in persistence mode: the driver stays initialised with no client.
         pub persistence: bool,
@@ -158,6 +179,158 @@ pub struct RemappedRows {
     pub pending: bool,
     /// A remap failed: no spare row was left. The board must be replaced.
     pub failure: bool,
+}
+
+/// Pages of memory that the driver no longer uses (cards before Ampere).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct RetiredPages {
+    /// Pages retired after several single-bit errors.
+    pub single_bit: u32,
+    /// Pages retired after a double-bit error.
+    pub double_bit: u32,
+    /// More pages are retired at the next reboot or reload of the driver; until then they may be used.
+    pub pending: bool,
+}
+
+/// What the driver wants done to recover a GPU: NVML's `nvmlDeviceGpuRecoveryAction_t`.
+///
+/// In text it is the name in kebab case, and for a number without a name here `unknown-` and the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoveryAction {
+    /// Nothing.
+    None,
+    /// Reset the GPU.
+    GpuReset,
+    /// Reboot the node.
+    NodeReboot,
+    /// End what uses the GPU peer to peer.
+    DrainP2p,
+    /// Let what runs end, then reset the GPU.
+    DrainAndReset,
+    /// Bring the IMEX domain back.
+    RecoverImexDomain,
+    /// Reset the GPU's `PCIe` bus.
+    BusReset,
+    /// Reboot the whole system, of which the node can be a part.
+    SystemReboot,
+    /// A number that newer drivers may use.
+    Unknown(u32),
+}
+
+impl RecoveryAction {
+    /// Those that have a name, in the order of their numbers, from 0.
+    const NAMED: [(Self, &'static str); 8] = [
+        (Self::None, "none"),
+        (Self::GpuReset, "gpu-reset"),
+        (Self::NodeReboot, "node-reboot"),
+        (Self::DrainP2p, "drain-p2p"),
+        (Self::DrainAndReset, "drain-and-reset"),
+        (Self::RecoverImexDomain, "recover-imex-domain"),
+        (Self::BusReset, "bus-reset"),
+        (Self::SystemReboot, "system-reboot"),
+    ];
+
+    /// By the driver's number.
+    pub fn from_number(number: u32) -> Self {
+        let named = usize::try_from(number)
+            .ok()
+            .and_then(|number| Self::NAMED.get(number));
+        named.map_or(Self::Unknown(number), |(action, _)| *action)
+    }
+
+    /// The driver's number.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Unknown(number) => number,
+            named => (0..)
+                .zip(Self::NAMED)
+                .find(|(_, (action, _))| *action == named)
+                .map_or(0, |(number, _)| number),
+        }
+    }
+}
+
+impl fmt::Display for RecoveryAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, Self::NAMED.iter().find(|(action, _)| action == self)) {
+            (_, Some((_, name))) => f.write_str(name),
+            (Self::Unknown(number), None) => write!(f, "unknown-{number}"),
+            // Each of the others is in the table.
+            (_, None) => f.write_str("unknown"),
+        }
+    }
+}
+
+/// Text that names no [`RecoveryAction`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no recovery action")]
+pub struct ParseRecoveryActionError(String);
+
+impl FromStr for RecoveryAction {
+    type Err = ParseRecoveryActionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let named = Self::NAMED.iter().find(|(_, name)| *name == text);
+        let numbered = || Some(Self::from_number(text.strip_prefix("unknown-")?.parse().ok()?));
+        named
+            .map(|(action, _)| *action)
+            .or_else(numbered)
+            .ok_or_else(|| ParseRecoveryActionError(text.to_owned()))
+    }
+}
+
+impl Serialize for RecoveryAction {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Where a GPU stands with the fabric that `NVSwitch`es make. Until it is registered, CUDA fails with error 802.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fabric {
+    /// How far the GPU is.
+    pub state: FabricState,
+    /// How registering ended, in the driver's words: `Success`, or why not. Only where it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Clique: GPUs of one clique of one cluster can reach each other. Only where registering has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clique: Option<u32>,
+    /// UUID of the cluster, all zeros for one that is a single board. Only where registering has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_uuid: Option<String>,
+}
+
+impl Fabric {
+    /// What [`Fabric::status`] is for a GPU that is registered.
+    pub const SUCCESS: &'static str = "Success";
+
+    /// True when the GPU is registered and can use the fabric.
+    pub fn is_registered(&self) -> bool {
+        self.state == FabricState::Completed && self.status.as_deref() == Some(Self::SUCCESS)
+    }
+}
+
+/// How far a GPU is with registering at its fabric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FabricState {
+    /// It has not begun: no fabric manager has come to it yet.
+    NotStarted,
+    /// It has begun.
+    InProgress,
+    /// It has ended, well or not.
+    Completed,
+}
+
+impl fmt::Display for FabricState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotStarted => "not started",
+            Self::InProgress => "in progress",
+            Self::Completed => "completed",
+        })
+    }
 }
 
 /// How a GPU is given to this machine.
@@ -213,6 +386,9 @@ pub struct MigDevice {
     /// Memory of the GPU instance, in bytes; absent where the source doesn't say.
     #[serde(skip_serializing_if = "Reading::is_absent")]
     pub memory_total_bytes: Reading<u64>,
+    /// Memory of the GPU instance that is in use, in bytes; compute instances in one GPU instance share it.
+    #[serde(skip_serializing_if = "Reading::is_absent")]
+    pub memory_used_bytes: Reading<u64>,
     /// Multiprocessors; absent where the source doesn't say.
     #[serde(skip_serializing_if = "Reading::is_absent")]
     pub multiprocessors: Reading<u32>,
@@ -231,6 +407,9 @@ pub struct GpuProcess {
     /// GPU instance that it runs in, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpu_instance: Option<u32>,
+    /// Compute instance that it runs in, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute_instance: Option<u32>,
 }
 
 /// What a process does on a GPU.
@@ -243,4 +422,39 @@ pub enum ProcessKind {
     Graphics,
     /// An MPS client.
     Mps,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recovery_action_is_the_same_by_number_and_by_name_and_unknown_ones_stay_what_they_are() {
+        for number in 0..20 {
+            let action = RecoveryAction::from_number(number);
+            assert_eq!(action.number(), number);
+            assert_eq!(action.to_string().parse(), Ok(action));
+        }
+        // nvml.h: NVML_GPU_RECOVERY_ACTION_*.
+        assert_eq!(RecoveryAction::from_number(0), RecoveryAction::None);
+        assert_eq!(RecoveryAction::from_number(4), RecoveryAction::DrainAndReset);
+        assert_eq!(RecoveryAction::from_number(8).to_string(), "unknown-8");
+        // A number that has a name is never hidden behind `unknown`.
+        assert_eq!("unknown-1".parse(), Ok(RecoveryAction::GpuReset));
+        assert!("reboot".parse::<RecoveryAction>().is_err());
+    }
+
+    #[test]
+    fn only_a_gpu_that_completed_with_success_is_registered() {
+        let fabric = |state, status: Option<&str>| Fabric {
+            state,
+            status: status.map(str::to_owned),
+            clique: None,
+            cluster_uuid: None,
+        };
+        assert!(fabric(FabricState::Completed, Some("Success")).is_registered());
+        assert!(!fabric(FabricState::Completed, Some("Unknown Error")).is_registered());
+        assert!(!fabric(FabricState::Completed, None).is_registered());
+        assert!(!fabric(FabricState::InProgress, None).is_registered());
+    }
 }

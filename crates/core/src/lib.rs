@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod catalog;
+pub mod clocks;
 pub mod gpu;
 pub mod health;
 pub mod inventory;

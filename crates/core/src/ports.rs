@@ -152,6 +152,15 @@ pub trait HostFs {
 
     /// Names in the directory, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// At most `most` bytes from `offset` on, fewer only at the end: for files too large to be read whole, such as
+    /// logs and programs.
+    fn read_part(&self, path: &Path, offset: u64, most: usize) -> io::Result<Vec<u8>> {
+        let whole = self.read(path)?;
+        let start = usize::try_from(offset).map_or(whole.len(), |start| start.min(whole.len()));
+        let end = start.saturating_add(most).min(whole.len());
+        Ok(whole[start..end].to_vec())
+    }
 }
 
 /// Wall-clock time, for timestamps that are written down. Waiting is the runtime's.

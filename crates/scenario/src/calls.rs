@@ -10,6 +10,7 @@ pub const READING_CALLS: &[(&str, &str)] = &[
     ("serial", "nvmlDeviceGetSerial"),
     ("board_part_number", "nvmlDeviceGetBoardPartNumber"),
     ("vbios", "nvmlDeviceGetVbiosVersion"),
+    ("gsp_firmware", "nvmlDeviceGetGspFirmwareVersion"),
     ("minor", "nvmlDeviceGetMinorNumber"),
     ("compute_capability", "nvmlDeviceGetCudaComputeCapability"),
     ("cores", "nvmlDeviceGetNumGpuCores"),
@@ -18,13 +19,20 @@ pub const READING_CALLS: &[(&str, &str)] = &[
     ("memory_total_bytes", "nvmlDeviceGetMemoryInfo_v2"),
     ("memory_used_bytes", "nvmlDeviceGetMemoryInfo_v2"),
     ("memory_free_bytes", "nvmlDeviceGetMemoryInfo_v2"),
+    ("memory_reserved_bytes", "nvmlDeviceGetMemoryInfo_v2"),
     ("bar1_total_bytes", "nvmlDeviceGetBAR1MemoryInfo"),
     ("bar1_used_bytes", "nvmlDeviceGetBAR1MemoryInfo"),
     ("temperature_c", "nvmlDeviceGetTemperature"),
     ("memory_temperature_c", "nvmlDeviceGetFieldValues"),
     ("fan_percent", "nvmlDeviceGetFanSpeed"),
     ("power_mw", "nvmlDeviceGetPowerUsage"),
+    ("power_instant_mw", "nvmlDeviceGetFieldValues"),
     ("power_limit_mw", "nvmlDeviceGetEnforcedPowerLimit"),
+    ("power_limit_requested_mw", "nvmlDeviceGetPowerManagementLimit"),
+    (
+        "power_limit_default_mw",
+        "nvmlDeviceGetPowerManagementDefaultLimit",
+    ),
     (
         "power_limit_range_mw",
         "nvmlDeviceGetPowerManagementLimitConstraints",
@@ -44,10 +52,14 @@ pub const READING_CALLS: &[(&str, &str)] = &[
     ("pcie_width_max", "nvmlDeviceGetMaxPcieLinkWidth"),
     ("pcie_replays", "nvmlDeviceGetPcieReplayCounter"),
     ("nvlinks_active", "nvmlDeviceGetNvLinkState"),
+    ("fabric", "nvmlDeviceGetGpuFabricInfoV"),
     ("ecc", "nvmlDeviceGetEccMode"),
+    ("ecc_pending", "nvmlDeviceGetEccMode"),
     ("ecc_corrected", "nvmlDeviceGetTotalEccErrors"),
     ("ecc_uncorrected", "nvmlDeviceGetTotalEccErrors"),
     ("remapped_rows", "nvmlDeviceGetRemappedRows"),
+    ("retired_pages", "nvmlDeviceGetRetiredPages"),
+    ("recovery_action", "nvmlDeviceGetFieldValues"),
     ("persistence", "nvmlDeviceGetPersistenceMode"),
     ("virtualization", "nvmlDeviceGetVirtualizationMode"),
     ("compute_mode", "nvmlDeviceGetComputeMode"),
@@ -92,6 +104,23 @@ pub(crate) fn of_inventory() -> impl Iterator<Item = &'static str> {
         .map(|(_, (_, call))| *call)
 }
 
+/// The known call that is the same as this one in another version: `nvmlDeviceGetComputeRunningProcesses` for
+/// `nvmlDeviceGetComputeRunningProcesses_v3`.
+pub fn same_as(call: &str) -> Option<&'static str> {
+    all()
+        .find(|known| *known == call)
+        .or_else(|| all().find(|known| without_version(known) == without_version(call)))
+}
+
+/// The name without `_v2` and the like, or the `V` that newer versioned calls end in.
+fn without_version(call: &str) -> &str {
+    let is_version = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+    match call.rsplit_once("_v") {
+        Some((name, rest)) if is_version(rest) => name,
+        _ => call.strip_suffix('V').unwrap_or(call),
+    }
+}
+
 /// True when `pattern` means `call`: the name itself, or its beginning and `*`.
 pub(crate) fn matches(pattern: &str, call: &str) -> bool {
     pattern
@@ -119,6 +148,21 @@ mod tests {
     fn every_reading_has_its_call() {
         let fields: Vec<_> = READING_CALLS.iter().map(|(field, _)| *field).collect();
         assert_eq!(fields, GpuReadings::FIELDS);
+    }
+
+    #[test]
+    fn a_call_is_known_in_any_version() {
+        assert_eq!(
+            same_as("nvmlDeviceGetMemoryInfo"),
+            Some("nvmlDeviceGetMemoryInfo_v2")
+        );
+        assert_eq!(same_as("nvmlEventSetWait"), Some("nvmlEventSetWait_v2"));
+        assert_eq!(
+            same_as("nvmlDeviceGetTemperatureV"),
+            Some("nvmlDeviceGetTemperature")
+        );
+        assert_eq!(same_as("nvmlDeviceGetName"), Some("nvmlDeviceGetName"));
+        assert_eq!(same_as("nvmlDeviceGetBrand"), None);
     }
 
     #[test]

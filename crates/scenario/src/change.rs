@@ -2,7 +2,8 @@
 
 use pitcrew_core::Reading;
 use pitcrew_core::gpu::{GpuProcess, GpuReadings, ProcessKind};
-use pitcrew_core::ports::{GpuEvent, GpuEventKind};
+use pitcrew_core::mig::ParseProfileError;
+use pitcrew_core::ports::{GpuError, GpuEvent, GpuEventKind};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, nearest};
@@ -81,6 +82,8 @@ pub enum Change {
         memory_bytes: Option<u64>,
         /// GPU instance that it runs in.
         gpu_instance: Option<u32>,
+        /// Compute instance in it; the first one if not given.
+        compute_instance: Option<u32>,
     },
     /// A process lets go of the GPU.
     EndProcess {
@@ -96,6 +99,54 @@ pub enum Change {
     },
     /// A lost GPU answers again, as after a reboot: without processes, XIDs or MIG instances.
     Return {
+        /// Which GPU.
+        gpu: u32,
+    },
+    /// MIG is turned on or off, at once or at the next reset, by the rules of [`pitcrew_core::ports::Mig::set_mode`].
+    MigMode {
+        /// Which GPU.
+        gpu: u32,
+        /// True to turn it on.
+        enabled: bool,
+    },
+    /// A GPU instance is created, with no compute instance in it yet.
+    CreateGpuInstance {
+        /// Which GPU.
+        gpu: u32,
+        /// Name of the profile, e.g. `3g.40gb`.
+        profile: String,
+        /// First memory slice; without it the first place that is free.
+        start: Option<u8>,
+    },
+    /// A compute instance is created in a GPU instance: a device is there.
+    CreateComputeInstance {
+        /// Which GPU.
+        gpu: u32,
+        /// The GPU instance.
+        gpu_instance: u32,
+        /// Compute slices.
+        slices: u8,
+        /// First compute slice in the GPU instance; without it the first that is free.
+        start: Option<u8>,
+    },
+    /// A compute instance is destroyed.
+    DestroyComputeInstance {
+        /// Which GPU.
+        gpu: u32,
+        /// The GPU instance.
+        gpu_instance: u32,
+        /// The compute instance in it.
+        compute_instance: u32,
+    },
+    /// A GPU instance is destroyed, in which no compute instance may be left.
+    DestroyGpuInstance {
+        /// Which GPU.
+        gpu: u32,
+        /// The GPU instance.
+        gpu_instance: u32,
+    },
+    /// A GPU is reset, as by [`crate::Machine::reset`].
+    Reset {
         /// Which GPU.
         gpu: u32,
     },
@@ -136,6 +187,9 @@ pub enum ChangeError {
     /// A name or value doesn't fit.
     #[error(transparent)]
     Problem(#[from] Problem),
+    /// The GPU or its driver doesn't do it.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
     /// The state of the GPU doesn't allow it.
     #[error("GPU {gpu}: {reason}")]
     Refused {
@@ -187,12 +241,14 @@ impl Change {
                 pid,
                 memory_bytes,
                 gpu_instance,
+                compute_instance,
             } => {
                 let process = format::Process {
                     pid: *pid,
                     kind: format::Kind::Compute,
                     memory_bytes: *memory_bytes,
                     gpu_instance: *gpu_instance,
+                    compute_instance: *compute_instance,
                 };
                 let refused = |reason| ChangeError::Refused { gpu: *gpu, reason };
                 find(state, *gpu)?.start(&process).map_err(refused)?;
@@ -212,6 +268,12 @@ impl Change {
                 // Nobody holds it any more, so the reset can't be refused.
                 let _done = gpu.reset();
             }
+            Self::MigMode { .. }
+            | Self::CreateGpuInstance { .. }
+            | Self::CreateComputeInstance { .. }
+            | Self::DestroyComputeInstance { .. }
+            | Self::DestroyGpuInstance { .. }
+            | Self::Reset { .. } => self.cut(state)?,
             Self::Hang { call, gpu } => {
                 known_call(call)?;
                 if let Some(gpu) = gpu {
@@ -228,6 +290,12 @@ impl Change {
                 state.driver.missing = true;
             }
             Self::ReplaceDriver { version } => {
+                for gpu in &mut state.gpus {
+                    // The firmware comes with the driver; one that differs was the scenario's will.
+                    if gpu.base.gsp_firmware.value() == Some(&state.driver.version) {
+                        gpu.base.gsp_firmware = Reading::Value(version.clone());
+                    }
+                }
                 state.driver.version.clone_from(version);
                 state.driver.missing = false;
                 state.driver.fault = None;
@@ -235,6 +303,53 @@ impl Change {
         }
         Ok(())
     }
+}
+
+impl Change {
+    /// The changes of how a GPU is cut.
+    fn cut(&self, state: &mut State) -> Result<(), ChangeError> {
+        match self {
+            Self::MigMode { gpu, enabled } => answering(state, *gpu)?.set_mig_mode(*enabled)?,
+            Self::CreateGpuInstance { gpu, profile, start } => {
+                let profile = profile
+                    .parse()
+                    .map_err(|error: ParseProfileError| Problem::Mig(error.to_string()))?;
+                answering(state, *gpu)?.create_gpu_instance(&profile, *start)?;
+            }
+            Self::CreateComputeInstance {
+                gpu,
+                gpu_instance,
+                slices,
+                start,
+            } => {
+                answering(state, *gpu)?;
+                let (node, mut created) = (state.node.clone(), state.created);
+                let found = find(state, *gpu)?;
+                found.place_compute_instance(*gpu_instance, *slices, *start, &node, &mut created)?;
+                state.created = created;
+            }
+            Self::DestroyComputeInstance {
+                gpu,
+                gpu_instance,
+                compute_instance,
+            } => answering(state, *gpu)?.destroy_compute_instance(*gpu_instance, *compute_instance)?,
+            Self::DestroyGpuInstance { gpu, gpu_instance } => {
+                answering(state, *gpu)?.destroy(*gpu_instance)?;
+            }
+            Self::Reset { gpu } => answering(state, *gpu)?.reset()?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A GPU of which something is asked, which it can do only while it answers.
+fn answering(state: &mut State, gpu: u32) -> Result<&mut GpuState, ChangeError> {
+    let found = find(state, gpu)?;
+    if found.lost {
+        return Err(GpuError::GpuLost(found.uuid.clone()).into());
+    }
+    Ok(found)
 }
 
 /// Refuses a pattern that means no call: it would hang nothing, silently.
@@ -306,7 +421,7 @@ impl GpuState {
 
     /// Starts a process, or says why it can't run there.
     pub(crate) fn start(&mut self, process: &format::Process) -> Result<(), String> {
-        let exists = |id| self.instances().iter().any(|device| device.gpu_instance == id);
+        let exists = |id| self.instances.iter().any(|instance| instance.id == id);
         match process.gpu_instance {
             Some(id) if !exists(id) => {
                 return Err(format!(
@@ -323,6 +438,7 @@ impl GpuState {
             }
             Some(_) | None => {}
         }
+        let compute_instance = self.compute_instance_of(process)?;
         let process = GpuProcess {
             pid: process.pid,
             kind: match process.kind {
@@ -332,18 +448,35 @@ impl GpuState {
             },
             memory_bytes: process.memory_bytes.map_or(Reading::NotSupported, Reading::Value),
             gpu_instance: process.gpu_instance,
+            compute_instance,
         };
         let Reading::Value(processes) = &mut self.base.processes else {
             return Err("its processes can't be listed".to_owned());
         };
-        if processes
-            .iter()
-            .any(|other| other.pid == process.pid && other.gpu_instance == process.gpu_instance)
-        {
+        if processes.iter().any(|other| {
+            (other.pid, other.gpu_instance, other.compute_instance)
+                == (process.pid, process.gpu_instance, process.compute_instance)
+        }) {
             return Err(format!("process {} holds it already", process.pid));
         }
         processes.push(process);
         Ok(())
+    }
+
+    /// The compute instance that a process runs in: the one asked for, which must be there, or the first one.
+    fn compute_instance_of(&self, process: &format::Process) -> Result<Option<u32>, String> {
+        let instance = process
+            .gpu_instance
+            .and_then(|id| self.instances.iter().find(|instance| instance.id == id));
+        let compute = instance.map_or(&[][..], |instance| &instance.compute);
+        match process.compute_instance {
+            Some(id) if !compute.iter().any(|compute| compute.id == id) => Err(format!(
+                "there is no compute instance {id} for process {}",
+                process.pid
+            )),
+            Some(id) => Ok(Some(id)),
+            None => Ok(compute.first().map(|compute| compute.id)),
+        }
     }
 
     fn set_temperature(&mut self, celsius: i32) {
@@ -385,6 +518,7 @@ impl GpuState {
         };
         let readings = &mut self.base;
         readings.power_mw = Reading::Value(power);
+        readings.power_instant_mw = Reading::Value(power);
         readings.utilization_gpu_percent = Reading::Value(percent);
         readings.utilization_memory_percent = Reading::Value(percent / 2);
         readings.clock_sm_mhz = Reading::Value(clock);

@@ -4,14 +4,19 @@
 
 use pitcrew_core::Reading;
 use pitcrew_core::catalog::{Architecture, Card, Class};
-use pitcrew_core::gpu::{ComputeMode, GpuReadings, MigMode, PowerRange, RemappedRows, Virtualization};
+use pitcrew_core::gpu::{
+    ComputeMode, GpuReadings, MigMode, PowerRange, RecoveryAction, RemappedRows, RetiredPages, Virtualization,
+};
 use pitcrew_core::mig;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// An idle, healthy card.
-pub(crate) fn readings(card: &Card) -> GpuReadings {
+/// The first branch of drivers that says how a GPU is to be recovered.
+const WITH_RECOVERY_ACTION: u32 = 570;
+
+/// An idle, healthy card, with a driver of this branch.
+pub(crate) fn readings(card: &Card, branch: u32) -> GpuReadings {
     let datacentre = card.class == Class::Datacentre;
     let ampere_or_later = card.compute_capability.major >= 8;
     let stacked = card.memory_type.starts_with("HBM");
@@ -47,6 +52,7 @@ pub(crate) fn readings(card: &Card) -> GpuReadings {
     let limit = card.tdp_w * 1000;
     readings.power_mw = Reading::Value(limit / 10);
     readings.power_limit_mw = Reading::Value(limit);
+    readings.power_limit_default_mw = Reading::Value(limit);
     readings.power_limit_range_mw = Reading::Value(PowerRange {
         min: limit / 2,
         max: limit,
@@ -85,6 +91,15 @@ pub(crate) fn readings(card: &Card) -> GpuReadings {
             pending: false,
             failure: false,
         });
+    } else if datacentre {
+        readings.retired_pages = Reading::Value(RetiredPages {
+            single_bit: 0,
+            double_bit: 0,
+            pending: false,
+        });
+    }
+    if branch >= WITH_RECOVERY_ACTION {
+        readings.recovery_action = Reading::Value(RecoveryAction::None);
     }
 
     readings.persistence = Reading::Value(true);
@@ -100,6 +115,38 @@ pub(crate) fn readings(card: &Card) -> GpuReadings {
     readings.processes = Reading::Value(Vec::new());
     readings.xids = Reading::Value(Vec::new());
     readings
+}
+
+/// What follows from readings that were given, where it wasn't given itself.
+pub(crate) fn follow(readings: &mut GpuReadings) {
+    let GpuReadings {
+        memory_total_bytes,
+        memory_used_bytes,
+        memory_free_bytes,
+        memory_reserved_bytes,
+        power_mw,
+        power_instant_mw,
+        power_limit_mw,
+        power_limit_requested_mw,
+        ecc,
+        ecc_pending,
+        ..
+    } = readings;
+    if memory_reserved_bytes.is_absent() {
+        *memory_reserved_bytes = memory_total_bytes
+            .clone()
+            .zip(memory_used_bytes.clone().zip(memory_free_bytes.clone()))
+            .map(|(total, (used, free))| total.saturating_sub(used).saturating_sub(free));
+    }
+    if power_instant_mw.is_absent() {
+        *power_instant_mw = power_mw.clone();
+    }
+    if power_limit_requested_mw.is_absent() {
+        *power_limit_requested_mw = power_limit_mw.clone();
+    }
+    if ecc_pending.is_absent() {
+        *ecc_pending = ecc.clone();
+    }
 }
 
 /// `NVIDIA` and the catalogue's name. Scenarios give the driver's own name, which no rule can guess.

@@ -13,6 +13,14 @@ pub enum ScenarioError {
         /// Names that are spelled nearly so.
         near: Vec<String>,
     },
+    /// No built-in host root has this name.
+    #[error("no host root is called `{name}`{}", did_you_mean(near))]
+    UnknownRoot {
+        /// The name asked for.
+        name: String,
+        /// Names that are spelled nearly so.
+        near: Vec<String>,
+    },
     /// The file can't be read.
     #[error("cannot read the scenario `{}`", path.display())]
     Unreadable {
@@ -120,6 +128,9 @@ pub enum Problem {
     /// No such MIG layout.
     #[error("MIG: {0}")]
     Mig(String),
+    /// An entry of a host root can't be.
+    #[error("{0}")]
+    Root(String),
     /// The rows of the link matrix don't fit.
     #[error("links: {0}")]
     Links(String),

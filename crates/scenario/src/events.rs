@@ -27,6 +27,14 @@ impl EventQueue {
     }
 }
 
+impl EventQueue {
+    /// The next event if there is one already; never waits, and asks nobody whether the call would hang.
+    pub fn take(&mut self) -> Option<GpuEvent> {
+        let mut state = self.shared.lock();
+        state.subscribers.get_mut(&self.id).and_then(VecDeque::pop_front)
+    }
+}
+
 impl Drop for EventQueue {
     fn drop(&mut self) {
         self.shared.lock().subscribers.remove(&self.id);

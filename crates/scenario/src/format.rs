@@ -77,7 +77,8 @@ pub struct Group {
     /// XIDs that the driver has reported, oldest first.
     #[serde(default)]
     pub xids: Vec<u32>,
-    /// Field values by NVML's name (`NVML_FI_DEV_*`), for those that no reading gives.
+    /// Numbers that no reading gives, by NVML's name: field values (`NVML_FI_DEV_*`), and others that the mock of
+    /// NVIDIA's library answers with (`NVML_TEMPERATURE_THRESHOLD_*`).
     #[serde(default)]
     pub fields: BTreeMap<String, u64>,
     /// Profiling figures by NVML's GPM metric number: percent, or MiB/s from 20 on.
@@ -122,6 +123,8 @@ pub struct Process {
     pub memory_bytes: Option<u64>,
     /// GPU instance that it runs in.
     pub gpu_instance: Option<u32>,
+    /// Compute instance in it; the first one if not given.
+    pub compute_instance: Option<u32>,
 }
 
 /// What a process does on a GPU.

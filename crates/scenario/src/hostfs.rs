@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
 
-use pitcrew_core::pci::PciFunction;
-use pitcrew_core::ports::FileKind;
+use pitcrew_core::catalog::ComputeCapability;
+use pitcrew_core::pci::{NVIDIA_VENDOR_ID, PciAddress, PciFunction};
 
 use crate::state::{GpuState, State};
 
@@ -20,8 +20,10 @@ const MAJOR_CAPS: u32 = 241;
 
 /// GPU instances that a GPU has minors for, whatever it can be cut into.
 pub(crate) const GPU_INSTANCES: u32 = 15;
+/// Compute instances that a GPU instance has minors for.
+pub(crate) const COMPUTE_INSTANCES: u32 = 8;
 /// One for the GPU instance and eight for its compute instances.
-const MINORS_PER_INSTANCE: u32 = 9;
+const MINORS_PER_INSTANCE: u32 = 1 + COMPUTE_INSTANCES;
 /// `config` and `monitor` come first.
 const FIRST_INSTANCE_MINOR: u32 = 3;
 /// The driver lists minors for this many GPUs, however few there are.
@@ -38,13 +40,13 @@ pub(crate) fn compute_instance_minor(gpu_minor: u32, gpu_instance: u32, compute_
 }
 
 /// `/proc/driver/nvidia-caps/mig-minors`: the same text on every machine.
-fn mig_minors() -> String {
+pub(crate) fn mig_minors() -> String {
     let mut text = String::from("config 1\nmonitor 2\n");
     for gpu in 0..LISTED_GPUS {
         for instance in 0..GPU_INSTANCES {
             let minor = gpu_instance_minor(gpu, instance);
             let _ = writeln!(text, "gpu{gpu}/gi{instance}/access {minor}");
-            for compute in 0..MINORS_PER_INSTANCE - 1 {
+            for compute in 0..COMPUTE_INSTANCES {
                 let minor = compute_instance_minor(gpu, instance, compute);
                 let _ = writeln!(text, "gpu{gpu}/gi{instance}/ci{compute}/access {minor}");
             }
@@ -55,7 +57,7 @@ fn mig_minors() -> String {
 
 /// What a path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Node {
+pub(crate) enum Node {
     /// A file of `/proc` or `/sys`; `size` is what the kernel claims, not what can be read.
     File {
         size: u64,
@@ -68,10 +70,61 @@ enum Node {
         major: u32,
         minor: u32,
     },
+    Socket,
+    Directory,
+}
+
+/// Libraries of the driver that the product looks for.
+const LIBRARIES: [&str; 4] = [
+    "libcuda",
+    "libnvidia-ml",
+    "libnvidia-ptxjitcompiler",
+    "libnvidia-cfg",
+];
+
+/// `NVSwitch`es as PCI functions, by the compute capability of the GPUs behind them: device id, and how many a board of
+/// eight GPUs has. Later boards show none.
+const SWITCHES: [(ComputeCapability, u16, usize); 2] = [
+    (ComputeCapability { major: 8, minor: 0 }, 0x1af1, 6),
+    (ComputeCapability { major: 9, minor: 0 }, 0x22a3, 4),
+];
+
+/// The kernel's list of the memory windows of a function: registers, memory (BAR1), and a small one. From Hopper on
+/// all are of 64 bits, so the numbers are even. Addresses are made up, one TiB for each bus.
+fn resource(gpu: &GpuState) -> String {
+    const PREFETCHABLE_64: u64 = 0x0014_220c;
+    let base = u64::from(gpu.pci.address.bus) << 40;
+    let memory = gpu
+        .base
+        .bar1_total_bytes
+        .value()
+        .copied()
+        .unwrap_or(256 << 20)
+        .clamp(1, 1 << 39);
+    let window = |start: u64, size: u64, flags: u64| (start, start + size - 1, flags);
+    let low = u64::from(gpu.pci.address.bus) << 24 | 0x8000_0000;
+    let (memory, small) = (
+        window(base + (1 << 39), memory, PREFETCHABLE_64),
+        window(base + (1 << 38), 32 << 20, PREFETCHABLE_64),
+    );
+    let none = (0, 0, 0);
+    let lines = if gpu.card.compute_capability.major >= 9 {
+        let registers = window(base + (1 << 37), 16 << 20, PREFETCHABLE_64);
+        [registers, none, memory, none, small, none]
+    } else {
+        let registers = window(low, 16 << 20, 0x0004_0200);
+        [registers, memory, none, small, none, none]
+    };
+    let lines: Vec<String> = lines
+        .iter()
+        .chain([&none; 7])
+        .map(|(start, end, flags)| format!("{start:#018x} {end:#018x} {flags:#018x}"))
+        .collect();
+    lines.join("\n")
 }
 
 /// All files of one moment. Directories follow from them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Tree(BTreeMap<PathBuf, Node>);
 
 impl Tree {
@@ -81,8 +134,12 @@ impl Tree {
         for gpu in &state.gpus {
             tree.add_pci(gpu, state.driver.missing);
         }
+        if state.nvswitch {
+            tree.add_switches(state);
+        }
         if !state.driver.missing {
             tree.add_driver(state);
+            tree.add_libraries(state);
             for gpu in &state.gpus {
                 tree.add_gpu(gpu, state);
             }
@@ -90,8 +147,18 @@ impl Tree {
         tree
     }
 
-    fn add(&mut self, path: impl Into<PathBuf>, node: Node) {
+    pub(crate) fn add(&mut self, path: impl Into<PathBuf>, node: Node) {
         self.0.insert(path.into(), node);
+    }
+
+    /// An ordinary file.
+    pub(crate) fn file(&mut self, path: impl Into<PathBuf>, text: String) {
+        let size = text.len() as u64;
+        self.add(path, Node::File { size, text });
+    }
+
+    pub(crate) fn link(&mut self, path: impl Into<PathBuf>, target: impl Into<PathBuf>) {
+        self.add(path, Node::Link(target.into()));
     }
 
     /// A file of `/proc`, whose size is always 0.
@@ -140,6 +207,7 @@ impl Tree {
         }
         self.sys(format!("{dir}/class"), format!("{:#08x}", gpu.pci_class()));
         self.sys(format!("{dir}/numa_node"), gpu.numa_node.to_string());
+        self.sys(format!("{dir}/resource"), resource(gpu));
         if !no_driver {
             self.add(
                 format!("{dir}/driver"),
@@ -190,6 +258,63 @@ impl Tree {
         }
     }
 
+    /// The driver's libraries that others look for, as empty files with the names and links of real ones.
+    fn add_libraries(&mut self, state: &State) {
+        let (dir, version) = (&state.driver.libraries, &state.driver.version);
+        for name in LIBRARIES {
+            let file = format!("{name}.so.{version}");
+            self.file(dir.join(&file), String::new());
+            self.link(dir.join(format!("{name}.so.1")), file);
+            self.link(dir.join(format!("{name}.so")), format!("{name}.so.1"));
+        }
+        // The package that the module on disk was built from.
+        self.file(
+            format!("/usr/src/nvidia-{version}/dkms.conf"),
+            format!("PACKAGE_NAME=\"nvidia\"\nPACKAGE_VERSION=\"{version}\"\n"),
+        );
+    }
+
+    /// The switches on the PCI bus where they are there to be seen, and Fabric Manager, without which no CUDA program
+    /// starts on such a machine.
+    fn add_switches(&mut self, state: &State) {
+        let compute = state.gpus.first().map(|gpu| gpu.card.compute_capability);
+        let Some((_, device, count)) = SWITCHES.iter().find(|(of, ..)| Some(*of) == compute) else {
+            return;
+        };
+        let taken: Vec<u8> = state.gpus.iter().map(|gpu| gpu.pci.address.bus).collect();
+        let free = (0..=u8::MAX)
+            .rev()
+            .filter(|bus| !taken.contains(bus))
+            .take(*count);
+        for bus in free {
+            let address = PciAddress {
+                domain: 0,
+                bus,
+                device: 0,
+                function: 0,
+            };
+            let dir = format!("/sys/bus/pci/devices/{address}");
+            self.sys(format!("{dir}/vendor"), format!("{NVIDIA_VENDOR_ID:#06x}"));
+            self.sys(format!("{dir}/device"), format!("{device:#06x}"));
+            self.sys(format!("{dir}/class"), "0x068000".to_owned());
+        }
+        if !state.driver.missing {
+            let unit = "/usr/lib/systemd/system/nvidia-fabricmanager.service";
+            self.file(
+                unit,
+                "[Unit]\nDescription=NVIDIA fabric manager service\n".to_owned(),
+            );
+            self.link(
+                "/etc/systemd/system/multi-user.target.wants/nvidia-fabricmanager.service",
+                unit,
+            );
+            self.file(
+                "/run/nvidia-fabricmanager/nv-fabricmanager.pid",
+                "1234\n".to_owned(),
+            );
+        }
+    }
+
     fn add_gpu(&mut self, gpu: &GpuState, state: &State) {
         let minor = gpu.minor;
         self.device(format!("/dev/nvidia{minor}"), MAJOR_NVIDIA, minor);
@@ -208,106 +333,42 @@ impl Tree {
                 state.driver.version,
             ),
         );
-        for device in gpu.instances() {
-            let (gi, ci) = (device.gpu_instance, device.compute_instance);
+        for instance in &gpu.instances {
+            let gi = instance.id;
             self.capability(
                 &format!("gpu{minor}/mig/gi{gi}/access"),
                 gpu_instance_minor(minor, gi),
                 0o444,
             );
-            let access = format!("gpu{minor}/mig/gi{gi}/ci{ci}/access");
-            self.capability(&access, compute_instance_minor(minor, gi, ci), 0o444);
-        }
-    }
-
-    /// What is at a path, links in its directories followed.
-    pub(crate) fn kind(&self, path: &Path) -> io::Result<FileKind> {
-        let path = self.resolve(path, false);
-        Ok(match self.0.get(&path) {
-            Some(Node::File { size, .. }) => FileKind::File(*size),
-            Some(Node::MigMinors) => FileKind::File(0),
-            Some(Node::Link(target)) => FileKind::Link(target.clone()),
-            Some(Node::CharDevice { major, minor }) => FileKind::CharDevice {
-                major: *major,
-                minor: *minor,
-            },
-            None if self.is_directory(&path) => FileKind::Directory,
-            None => return Err(absent(&path)),
-        })
-    }
-
-    pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let path = self.resolve(path, true);
-        match self.0.get(&path) {
-            Some(Node::File { text, .. }) => Ok(text.clone().into_bytes()),
-            Some(Node::MigMinors) => Ok(mig_minors().into_bytes()),
-            Some(_) => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!("{} is no file", path.display()),
-            )),
-            None if self.is_directory(&path) => Err(io::Error::new(
-                io::ErrorKind::IsADirectory,
-                format!("{} is a directory", path.display()),
-            )),
-            None => Err(absent(&path)),
-        }
-    }
-
-    pub(crate) fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        let path = self.resolve(path, true);
-        if self.0.contains_key(&path) {
-            let message = format!("{} is not a directory", path.display());
-            return Err(io::Error::new(io::ErrorKind::NotADirectory, message));
-        }
-        if !self.is_directory(&path) {
-            return Err(absent(&path));
-        }
-        let mut names: Vec<String> = self
-            .0
-            .keys()
-            .filter_map(|known| known.strip_prefix(&path).ok()?.components().next())
-            .map(|name| name.as_os_str().to_string_lossy().into_owned())
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
-    }
-
-    fn is_directory(&self, path: &Path) -> bool {
-        self.0.keys().any(|known| known.starts_with(path))
-    }
-
-    /// The path without links, `.` and `..`; the last part's link is followed only if asked.
-    fn resolve(&self, path: &Path, follow_last: bool) -> PathBuf {
-        let mut resolved = PathBuf::from("/");
-        let mut parts: Vec<_> = path.components().collect();
-        parts.reverse();
-        while let Some(part) = parts.pop() {
-            match part {
-                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-                Component::ParentDir => {
-                    resolved.pop();
-                }
-                Component::Normal(name) => {
-                    resolved.push(name);
-                    // Our links point at real directories only, so one step suffices and can't loop.
-                    if let Some(Node::Link(target)) = self.0.get(&resolved)
-                        && (follow_last || !parts.is_empty())
-                    {
-                        resolved.clone_from(target);
-                    }
-                }
+            for compute in &instance.compute {
+                let ci = compute.id;
+                let access = format!("gpu{minor}/mig/gi{gi}/ci{ci}/access");
+                self.capability(&access, compute_instance_minor(minor, gi, ci), 0o444);
             }
         }
-        resolved
     }
-}
 
-fn absent(path: &Path) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("{} does not exist", path.display()),
-    )
+    /// What is at this very path, no link followed.
+    pub(crate) fn get(&self, path: &Path) -> Option<&Node> {
+        self.0.get(path)
+    }
+
+    /// Everything below a path.
+    pub(crate) fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (&'a PathBuf, &'a Node)> {
+        let after: (Bound<&Path>, Bound<&Path>) = (Bound::Excluded(path), Bound::Unbounded);
+        self.0
+            .range::<Path, _>(after)
+            .take_while(move |(known, _)| known.starts_with(path))
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = (&PathBuf, &Node)> {
+        self.0.iter()
+    }
+
+    /// Takes away a path and all below it.
+    pub(crate) fn remove(&mut self, path: &Path) {
+        self.0.retain(|known, _| !known.starts_with(path));
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::change::{Change, ChangeError};
 use crate::events::EventQueue;
 use crate::scenario::Scenario;
 use crate::state::{GpuState, State};
+use crate::view::View;
 
 /// A running imaginary node.
 ///
@@ -21,7 +22,7 @@ use crate::state::{GpuState, State};
 pub struct Machine {
     pub(crate) shared: Arc<Shared>,
     /// True when calls take as long as recorded.
-    latency: bool,
+    pub(crate) latency: bool,
 }
 
 /// What all handles of a machine share.
@@ -145,6 +146,13 @@ impl Machine {
         }
     }
 
+    /// Puts the driver's libraries into this directory of the host.
+    pub(crate) fn put_libraries(&self, dir: &str) {
+        let mut state = self.shared.lock();
+        state.driver.libraries = dir.into();
+        state.touch();
+    }
+
     /// Sets the imaginary clock.
     pub fn set_now(&self, now: SystemTime) {
         self.shared.lock().now = now;
@@ -218,17 +226,17 @@ impl InventorySource for Machine {
 impl HostFs for Machine {
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
         let tree = self.shared.lock().tree();
-        tree.kind(path)
+        View::of(&tree).kind(path)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let tree = self.shared.lock().tree();
-        tree.read(path)
+        View::of(&tree).read(path)
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let tree = self.shared.lock().tree();
-        tree.list(path)
+        View::of(&tree).list(path)
     }
 }
 

@@ -1,15 +1,93 @@
 //! MIG as a state machine: modes, instances, and who holds them.
+//!
+//! The driver makes a device in two steps, a GPU instance and then compute instances in it. Our own code wants both at
+//! once ([`Mig::create`]); the mock of NVIDIA's library takes one step after the other ([`Change`]).
 
 use pitcrew_core::Reading;
 use pitcrew_core::catalog::Architecture;
-use pitcrew_core::gpu::{GpuReadings, MigDevice, MigMode, RemappedRows};
+use pitcrew_core::gpu::{GpuReadings, MigDevice, MigMode, RecoveryAction, RemappedRows};
 use pitcrew_core::mig::{Geometry, GeometryProfile, Layout, Placement, Profile};
 use pitcrew_core::ports::{GpuError, Mig};
 
 use crate::calls;
-use crate::hostfs::GPU_INSTANCES;
+#[cfg(doc)]
+use crate::change::Change;
+use crate::hostfs::{COMPUTE_INSTANCES, GPU_INSTANCES};
 use crate::machine::Machine;
 use crate::state::{GpuState, fresh_mig_uuid};
+
+/// A GPU instance: memory and engines of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GpuInstance {
+    /// Its number on the GPU.
+    pub id: u32,
+    /// Its profile.
+    pub profile: Profile,
+    /// Memory slices that it takes.
+    pub placement: Placement,
+    /// Compute instances in it, by number. Without any there is no device that CUDA could use.
+    pub compute: Vec<ComputeInstance>,
+}
+
+/// A compute instance: some of a GPU instance's compute slices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComputeInstance {
+    /// Its number in the GPU instance.
+    pub id: u32,
+    /// `MIG-` and the UUID of the device that it makes.
+    pub uuid: String,
+    /// First compute slice, counted from the GPU instance's own first.
+    pub start: u8,
+    /// Compute slices.
+    pub slices: u8,
+}
+
+impl GpuInstance {
+    /// The device that one of its compute instances makes.
+    fn device(&self, compute: &ComputeInstance, geometry: Option<&Geometry>) -> MigDevice {
+        let known = geometry.and_then(|geometry| geometry.profile(&self.profile));
+        let multiprocessors = known.and_then(|known| known.multiprocessors);
+        MigDevice {
+            uuid: compute.uuid.clone(),
+            gpu_instance: self.id,
+            compute_instance: compute.id,
+            profile: Profile {
+                compute_slices: compute.slices,
+                ..self.profile.clone()
+            },
+            placement: self.placement,
+            memory_total_bytes: known
+                .and_then(|known| known.memory_mib)
+                .map_or(Reading::NotSupported, |mib| Reading::Value(u64::from(mib) << 20)),
+            // Of an instance alone nobody knows who holds it.
+            memory_used_bytes: Reading::NotSupported,
+            multiprocessors: multiprocessors.map_or(Reading::NotSupported, |all| {
+                let slices = u32::from(self.profile.gpu_slices).max(1);
+                Reading::Value(all * u32::from(compute.slices) / slices)
+            }),
+        }
+    }
+
+    /// Where a compute instance of this size can start: at multiples of its size, as far as there are slices.
+    pub fn starts(&self, slices: u8) -> Vec<u8> {
+        match self.profile.gpu_slices.checked_sub(slices) {
+            Some(last) if slices > 0 => (0..=last).step_by(slices.into()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The first start that is free, or whether the one asked for is.
+    fn free_start(&self, slices: u8, start: Option<u8>) -> Option<u8> {
+        let overlaps = |start: u8| {
+            self.compute
+                .iter()
+                .any(|other| start < other.start + other.slices && other.start < start + slices)
+        };
+        self.starts(slices)
+            .into_iter()
+            .find(|&at| start.is_none_or(|wanted| wanted == at) && !overlaps(at))
+    }
+}
 
 impl Mig for Machine {
     fn set_mode(&mut self, uuid: &str, enabled: bool) -> Result<(), GpuError> {
@@ -29,22 +107,19 @@ impl Mig for Machine {
         placement: Option<Placement>,
     ) -> Result<MigDevice, GpuError> {
         self.change_gpu(uuid, &[calls::MIG_CREATE], |gpu, (node, created)| {
-            if !gpu.mig_on() {
-                return Err(gpu.refused("MIG is off".to_owned()));
-            }
-            if let Some(process) = gpu.whole_gpu_holder() {
-                return Err(gpu.in_use(process));
-            }
-            // A refused request must not use up a UUID, or a failed try would change all that follow.
-            let mut next = *created;
-            let device = gpu.place(profile, placement, &fresh_mig_uuid(node, &mut next))?;
-            *created = next;
-            Ok(device)
+            gpu.may_be_cut()?;
+            gpu.place(profile, placement, node, created)
         })
     }
 
     fn destroy(&mut self, uuid: &str, gpu_instance: u32) -> Result<(), GpuError> {
-        self.change_gpu(uuid, &[calls::MIG_DESTROY], |gpu, _| gpu.destroy(gpu_instance))
+        self.change_gpu(uuid, &[calls::MIG_DESTROY], |gpu, _| {
+            if let Some(pid) = gpu.holder(Some(gpu_instance)) {
+                return Err(gpu.in_use(pid));
+            }
+            gpu.gpu_instance(gpu_instance)?.compute.clear();
+            gpu.destroy(gpu_instance)
+        })
     }
 }
 
@@ -89,7 +164,16 @@ impl GpuState {
             .map(|process| process.pid)
     }
 
-    fn set_mig_mode(&mut self, enabled: bool) -> Result<(), GpuError> {
+    /// Refuses while MIG is off or a process holds the GPU outside of any instance.
+    fn may_be_cut(&self) -> Result<(), GpuError> {
+        if !self.mig_on() {
+            return Err(self.refused("MIG is off".to_owned()));
+        }
+        self.whole_gpu_holder()
+            .map_or(Ok(()), |pid| Err(self.in_use(pid)))
+    }
+
+    pub(crate) fn set_mig_mode(&mut self, enabled: bool) -> Result<(), GpuError> {
         self.cut()?;
         let Some(mode) = self.base.mig_mode.value().copied() else {
             return Err(GpuError::NotSupported {
@@ -97,11 +181,8 @@ impl GpuState {
                 what: "MIG".to_owned(),
             });
         };
-        if !self.instances().is_empty() && !enabled {
-            let holder = format!(
-                "{} GPU instances exist; destroy them first",
-                self.instances().len()
-            );
+        if !self.instances.is_empty() && !enabled {
+            let holder = format!("{} GPU instances exist; destroy them first", self.instances.len());
             return Err(GpuError::InUse {
                 gpu: self.uuid.clone(),
                 holder,
@@ -132,59 +213,145 @@ impl GpuState {
 
     /// What stands on the GPU now, for core's rules.
     fn layout(&self) -> Layout {
-        self.instances()
+        self.instances
             .iter()
-            .map(|device| (device.profile.clone(), device.placement))
+            .map(|instance| (instance.profile.clone(), instance.placement))
             .collect()
     }
 
-    /// Creates an instance without asking whether MIG is on: also how a scenario's devices come to be.
+    /// Makes the reading say what stands on the GPU.
+    fn list_devices(&mut self) {
+        let geometry = self.geometry.as_ref();
+        let devices = self.instances.iter().flat_map(|instance| {
+            let compute = instance.compute.iter();
+            compute.map(move |compute| instance.device(compute, geometry))
+        });
+        self.base.mig_devices = Reading::Value(devices.collect());
+    }
+
+    /// Creates a GPU instance and in it a compute instance of its size, without asking whether MIG is on: also how a
+    /// scenario's devices come to be.
     pub(crate) fn place(
         &mut self,
         profile: &Profile,
         placement: Option<Placement>,
-        uuid: &str,
+        node: &str,
+        created: &mut u64,
     ) -> Result<MigDevice, GpuError> {
-        let geometry = self.cut()?;
-        let (known, placement) = find_place(geometry, &self.layout(), profile, placement)
-            .map_err(|reason| self.refused(reason))?;
-        let taken = |id: &u32| self.instances().iter().any(|device| device.gpu_instance == *id);
-        let device = MigDevice {
-            uuid: uuid.to_owned(),
-            // No card has as many places as there are numbers.
-            gpu_instance: (0..GPU_INSTANCES).find(|id| !taken(id)).unwrap_or(GPU_INSTANCES),
-            compute_instance: 0,
-            profile: profile.clone(),
-            placement,
-            memory_total_bytes: known.memory_mib.map_or(Reading::NotSupported, |mib| {
-                Reading::Value(u64::from(mib) * 1024 * 1024)
-            }),
-            multiprocessors: known
-                .multiprocessors
-                .map_or(Reading::NotSupported, Reading::Value),
-        };
-        let mut devices = self.instances().to_vec();
-        devices.push(device.clone());
-        devices.sort_by_key(|device| device.gpu_instance);
-        self.base.mig_devices = Reading::Value(devices);
-        Ok(device)
+        let id = self.place_gpu_instance(profile, placement)?;
+        self.place_compute_instance(id, profile.gpu_slices, None, node, created)
     }
 
-    fn destroy(&mut self, gpu_instance: u32) -> Result<(), GpuError> {
-        self.cut()?;
-        if !self
-            .instances()
-            .iter()
-            .any(|device| device.gpu_instance == gpu_instance)
-        {
-            return Err(self.refused(format!("there is no GPU instance {gpu_instance}")));
-        }
+    /// Creates a GPU instance on a GPU in MIG mode. Without a placement it lies at the first that is free.
+    pub(crate) fn create_gpu_instance(
+        &mut self,
+        profile: &Profile,
+        start: Option<u8>,
+    ) -> Result<u32, GpuError> {
+        self.may_be_cut()?;
+        let known = self.cut()?.profile(profile);
+        let placement = start.map(|start| Placement {
+            start,
+            size: known
+                .and_then(|known| known.placements.first())
+                .map_or(0, |place| place.size),
+        });
+        self.place_gpu_instance(profile, placement)
+    }
+
+    fn place_gpu_instance(
+        &mut self,
+        profile: &Profile,
+        placement: Option<Placement>,
+    ) -> Result<u32, GpuError> {
+        let (_, placement) = find_place(self.cut()?, &self.layout(), profile, placement)
+            .map_err(|reason| self.refused(reason))?;
+        let taken = |id: &u32| self.instances.iter().any(|instance| instance.id == *id);
+        // No card has as many places as there are numbers.
+        let id = (0..GPU_INSTANCES).find(|id| !taken(id)).unwrap_or(GPU_INSTANCES);
+        self.instances.push(GpuInstance {
+            id,
+            profile: profile.clone(),
+            placement,
+            compute: Vec::new(),
+        });
+        self.instances.sort_by_key(|instance| instance.id);
+        Ok(id)
+    }
+
+    /// Creates a compute instance in a GPU instance; the device is there at once.
+    pub(crate) fn place_compute_instance(
+        &mut self,
+        gpu_instance: u32,
+        slices: u8,
+        start: Option<u8>,
+        node: &str,
+        created: &mut u64,
+    ) -> Result<MigDevice, GpuError> {
+        let refused = self.refused(format!(
+            "GPU instance {gpu_instance} has no room for {slices} compute slices"
+        ));
+        let instance = self.gpu_instance(gpu_instance)?;
+        // A refused request must not use up a UUID, or a failed try would change all that follow.
+        let start = instance.free_start(slices, start).ok_or(refused)?;
+        let taken = |id: &u32| instance.compute.iter().any(|compute| compute.id == *id);
+        let compute = ComputeInstance {
+            // A GPU instance has fewer slices than there are numbers.
+            id: (0..COMPUTE_INSTANCES)
+                .find(|id| !taken(id))
+                .unwrap_or(COMPUTE_INSTANCES),
+            uuid: fresh_mig_uuid(node, created),
+            start,
+            slices,
+        };
+        instance.compute.push(compute.clone());
+        instance.compute.sort_by_key(|compute| compute.id);
+        let instance = instance.clone();
+        self.list_devices();
+        Ok(MigDevice {
+            memory_used_bytes: Reading::Value(self.held_in(gpu_instance)),
+            ..instance.device(&compute, self.geometry.as_ref())
+        })
+    }
+
+    fn gpu_instance(&mut self, id: u32) -> Result<&mut GpuInstance, GpuError> {
+        let absent = self.refused(format!("there is no GPU instance {id}"));
+        self.instances
+            .iter_mut()
+            .find(|instance| instance.id == id)
+            .ok_or(absent)
+    }
+
+    /// Destroys a compute instance that no process holds.
+    pub(crate) fn destroy_compute_instance(&mut self, gpu_instance: u32, id: u32) -> Result<(), GpuError> {
         if let Some(pid) = self.holder(Some(gpu_instance)) {
             return Err(self.in_use(pid));
         }
-        let mut devices = self.instances().to_vec();
-        devices.retain(|device| device.gpu_instance != gpu_instance);
-        self.base.mig_devices = Reading::Value(devices);
+        let absent = self.refused(format!(
+            "GPU instance {gpu_instance} has no compute instance {id}"
+        ));
+        let instance = self.gpu_instance(gpu_instance)?;
+        let before = instance.compute.len();
+        instance.compute.retain(|compute| compute.id != id);
+        if instance.compute.len() == before {
+            return Err(absent);
+        }
+        self.list_devices();
+        Ok(())
+    }
+
+    /// Destroys a GPU instance in which nothing is left.
+    pub(crate) fn destroy(&mut self, id: u32) -> Result<(), GpuError> {
+        self.cut()?;
+        let count = self.gpu_instance(id)?.compute.len();
+        if count > 0 {
+            return Err(GpuError::InUse {
+                gpu: self.uuid.clone(),
+                holder: format!("{count} compute instances exist in GPU instance {id}; destroy them first"),
+            });
+        }
+        self.instances.retain(|instance| instance.id != id);
+        self.list_devices();
         Ok(())
     }
 
@@ -198,13 +365,27 @@ impl GpuState {
             mig_devices,
             xids,
             remapped_rows,
+            retired_pages,
+            recovery_action,
+            ecc,
+            ecc_pending,
             ecc_corrected,
             ecc_uncorrected,
             ..
         } = &mut self.base;
+        if !ecc_pending.is_absent() {
+            *ecc = ecc_pending.clone();
+        }
+        if let Reading::Value(pages) = retired_pages {
+            pages.pending = false;
+        }
+        if let Reading::Value(action) = recovery_action {
+            *action = RecoveryAction::None;
+        }
         if let Reading::Value(mode) = mig_mode {
             mode.current = mode.pending;
             // Instances live in the GPU and don't outlive a reset.
+            self.instances.clear();
             *mig_devices = Reading::Value(Vec::new());
         }
         *xids = Reading::Value(Vec::new());

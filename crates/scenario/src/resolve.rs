@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pitcrew_core::Reading;
-use pitcrew_core::catalog::{self, Card};
-use pitcrew_core::gpu::MigMode;
+use pitcrew_core::catalog::{self, Architecture, Card};
+use pitcrew_core::gpu::{Fabric, FabricState, MigMode};
 use pitcrew_core::inventory::{CudaVersion, Link};
 use pitcrew_core::mig::{self as core_mig, Layout, Placement, Profile};
 use pitcrew_core::pci::{NVIDIA_VENDOR_ID, PciAddress, PciFunction};
@@ -54,7 +54,7 @@ pub(crate) fn scenario(text: &str, source_name: &str) -> Result<Scenario, Scenar
 }
 
 /// The parser's message without the place that it names itself, which ours begins with.
-fn without_place(message: &str) -> String {
+pub(crate) fn without_place(message: &str) -> String {
     let mut message = message.lines().next().unwrap_or_default();
     if let Some(rest) = message.strip_prefix("error: ") {
         message = rest;
@@ -84,10 +84,14 @@ fn resolve(document: Document, name: &str) -> Placed<Scenario> {
         if gpus.len() + count > MOST_GPUS {
             return Err((group.card.referenced, Problem::TooManyGpus(gpus.len() + count)));
         }
-        add_group(group, count, &mut gpus, &mut taken)?;
+        add_group(group, count, &driver, &mut gpus, &mut taken)?;
     }
     only_once(&gpus).map_err(|problem| (groups_at, problem))?;
     spread_over_numa(&document.gpus.value, &mut gpus);
+    let nvswitch = document
+        .links
+        .as_ref()
+        .is_some_and(|links| matches!(links.value, Links::Nvswitch(_)));
     let links = links(document.links.as_ref(), &mut gpus)?;
     for call in &document.hang {
         known_call(&call.value).map_err(|problem| (call.referenced, problem))?;
@@ -98,6 +102,7 @@ fn resolve(document: Document, name: &str) -> Placed<Scenario> {
         driver,
         gpus,
         links,
+        nvswitch,
         hangs: document.hang.into_iter().map(|call| call.value).collect(),
     })
 }
@@ -152,6 +157,7 @@ fn count(group: &Group) -> Placed<usize> {
 fn add_group(
     group: &Group,
     count: usize,
+    driver: &DriverSpec,
     gpus: &mut Vec<GpuSpec>,
     taken: &mut BTreeSet<PciAddress>,
 ) -> Placed<()> {
@@ -163,6 +169,8 @@ fn add_group(
     })?;
     let addresses = addresses(group, count, taken)?;
     let (subsystem_vendor_id, subsystem_device_id) = subsystem(group)?;
+    let branch = driver.version.split('.').next().unwrap_or_default();
+    let branch = branch.parse().unwrap_or(0);
     let mut spec = GpuSpec {
         card,
         pci: PciFunction {
@@ -178,7 +186,7 @@ fn add_group(
             subsystem_device_id,
         },
         numa_node: group.numa_node.unwrap_or(0),
-        readings: defaults::readings(card),
+        readings: defaults::readings(card, branch),
         overrides: BTreeMap::new(),
         mig: Vec::new(),
         lost: group.fault == Some(Fault::FallenOffBus),
@@ -186,6 +194,10 @@ fn add_group(
         gpm: group.gpm.clone(),
         latencies: Latencies::default(),
     };
+    if driver.open_kernel_modules {
+        // They run on the GPU's own processor only, with firmware of their version; of the others nobody says.
+        spec.readings.gsp_firmware = Reading::Value(driver.version.clone());
+    }
     fill_readings(group, &mut spec)?;
     for (call, time) in &group.latency_us {
         known_call(call).map_err(|problem| (time.referenced, problem))?;
@@ -227,6 +239,7 @@ fn fill_readings(group: &Group, spec: &mut GpuSpec) -> Placed<()> {
             .zip(used)
             .map(|(total, used)| total.saturating_sub(used));
     }
+    defaults::follow(&mut spec.readings);
     spec.readings.xids = Reading::Value(group.xids.clone());
     for (field, reason) in &group.fail {
         let field = known_field(field).map_err(|problem| (reason.referenced, problem))?;
@@ -418,9 +431,20 @@ fn spread_over_numa(groups: &[Group], gpus: &mut [GpuSpec]) {
     }
 }
 
+/// From Hopper on GPUs register with the fabric; one board alone is its own cluster, of one clique.
+fn registered() -> Fabric {
+    Fabric {
+        state: FabricState::Completed,
+        status: Some(Fabric::SUCCESS.to_owned()),
+        clique: Some(0),
+        cluster_uuid: Some("00000000-0000-0000-0000-000000000000".to_owned()),
+    }
+}
+
 fn links(links: Option<&Spanned<Links>>, gpus: &mut [GpuSpec]) -> Placed<Vec<Link>> {
     let numa: Vec<u32> = gpus.iter().map(|gpu| gpu.numa_node).collect();
-    let (links, each) = match links.map(|links| &links.value) {
+    let links_of = links.map(|links| &links.value);
+    let (links, each) = match links_of {
         None | Some(Links::Pcie) => (topology::uniform(&numa, None), None),
         Some(Links::Nvswitch(count)) => (topology::uniform(&numa, Some(*count)), Some(*count)),
         Some(Links::Matrix(rows)) => {
@@ -437,6 +461,10 @@ fn links(links: Option<&Spanned<Links>>, gpus: &mut [GpuSpec]) -> Placed<Vec<Lin
             && gpu.readings.nvlinks_active.is_absent()
         {
             gpu.readings.nvlinks_active = Reading::Value(count);
+        }
+        let has_switches = matches!(links_of, Some(Links::Nvswitch(_)));
+        if has_switches && gpu.card.architecture >= Architecture::Hopper && gpu.readings.fabric.is_absent() {
+            gpu.readings.fabric = Reading::Value(registered());
         }
     }
     Ok(links)

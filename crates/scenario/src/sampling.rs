@@ -34,9 +34,10 @@ impl Sampling for Machine {
 
 impl GpuState {
     /// A field by NVML's name: from the readings where one of them says the same, so that the two never differ.
-    fn field(&self, readings: &GpuReadings, name: &str) -> Reading<u64> {
+    pub(crate) fn field(&self, readings: &GpuReadings, name: &str) -> Reading<u64> {
         let GpuReadings {
             remapped_rows,
+            retired_pages,
             power_limit_range_mw,
             ..
         } = readings;
@@ -45,18 +46,16 @@ impl GpuState {
         };
         match name {
             "ECC_CURRENT" => readings.ecc.clone().map(u64::from),
+            "ECC_PENDING" => readings.ecc_pending.clone().map(u64::from),
             "ECC_SBE_VOL_TOTAL" => readings.ecc_corrected.clone(),
             "ECC_DBE_VOL_TOTAL" => readings.ecc_uncorrected.clone(),
             "MEMORY_TEMP" => temperature(&readings.memory_temperature_c),
             "TOTAL_ENERGY_CONSUMPTION" | "ENERGY" => readings.energy_mj.clone(),
             "POWER_AVERAGE" => readings.power_mw.clone().map(u64::from),
-            // The scenario's figure holds until a load changes what is drawn.
-            "POWER_INSTANT"
-                if self.load.is_some() || !self.fields.contains_key("NVML_FI_DEV_POWER_INSTANT") =>
-            {
-                readings.power_mw.clone().map(u64::from)
-            }
+            "POWER_INSTANT" => readings.power_instant_mw.clone().map(u64::from),
             "POWER_CURRENT_LIMIT" => readings.power_limit_mw.clone().map(u64::from),
+            "POWER_REQUESTED_LIMIT" => readings.power_limit_requested_mw.clone().map(u64::from),
+            "POWER_DEFAULT_LIMIT" => readings.power_limit_default_mw.clone().map(u64::from),
             "POWER_MIN_LIMIT" => power_limit_range_mw.clone().map(|range| u64::from(range.min)),
             "POWER_MAX_LIMIT" => power_limit_range_mw.clone().map(|range| u64::from(range.max)),
             "PCIE_REPLAY_COUNTER" => readings.pcie_replays.clone(),
@@ -64,6 +63,13 @@ impl GpuState {
             "REMAPPED_UNC" => remapped_rows.clone().map(|rows| u64::from(rows.uncorrectable)),
             "REMAPPED_PENDING" => remapped_rows.clone().map(|rows| u64::from(rows.pending)),
             "REMAPPED_FAILURE" => remapped_rows.clone().map(|rows| u64::from(rows.failure)),
+            "RETIRED_SBE" => retired_pages.clone().map(|pages| u64::from(pages.single_bit)),
+            "RETIRED_DBE" => retired_pages.clone().map(|pages| u64::from(pages.double_bit)),
+            "RETIRED_PENDING" => retired_pages.clone().map(|pages| u64::from(pages.pending)),
+            "GET_GPU_RECOVERY_ACTION" => readings
+                .recovery_action
+                .clone()
+                .map(|action| u64::from(action.number())),
             "NVLINK_LINK_COUNT" => readings.nvlinks_active.clone().map(u64::from),
             _ => {
                 let given = self.fields.get(&format!("NVML_FI_DEV_{name}"));
@@ -73,7 +79,7 @@ impl GpuState {
     }
 
     /// A profiling figure: as in the scenario, and under a load in proportion to it.
-    fn metric(&self, metric: u32) -> Reading<f64> {
+    pub(crate) fn metric(&self, metric: u32) -> Reading<f64> {
         let Some(&given) = self.gpm.get(&metric) else {
             return Reading::NotSupported;
         };

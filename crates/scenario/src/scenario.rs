@@ -21,6 +21,7 @@ pub struct Scenario {
     pub(crate) driver: DriverSpec,
     pub(crate) gpus: Vec<GpuSpec>,
     pub(crate) links: Vec<Link>,
+    pub(crate) nvswitch: bool,
     pub(crate) hangs: Vec<String>,
 }
 

@@ -1,11 +1,12 @@
 //! The live state of an imaginary node.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pitcrew_core::catalog::{Card, Class};
-use pitcrew_core::gpu::{Gpu, GpuReadings, MigDevice};
+use pitcrew_core::gpu::{Gpu, GpuReadings};
 use pitcrew_core::inventory::{CudaVersion, DriverReadings, Inventory, Link};
 use pitcrew_core::mig::Geometry;
 use pitcrew_core::pci::PciFunction;
@@ -14,6 +15,7 @@ use pitcrew_core::{Reading, mig};
 
 use crate::calls::{Latencies, matches};
 use crate::hostfs::Tree;
+use crate::mig::GpuInstance;
 use crate::scenario::{GpuSpec, Scenario};
 use crate::{identity, value};
 
@@ -48,6 +50,8 @@ pub(crate) struct DriverState {
     pub(crate) fault: Option<String>,
     /// It is not loaded, and its library not there.
     pub(crate) missing: bool,
+    /// Directory of its libraries.
+    pub(crate) libraries: PathBuf,
 }
 
 /// What a GPU does when idle; load is added to it.
@@ -73,6 +77,8 @@ pub(crate) struct GpuState {
     /// What the GPU would say; MIG, processes and XIDs live here too.
     pub(crate) base: GpuReadings,
     pub(crate) overrides: BTreeMap<&'static str, Override>,
+    /// GPU instances by number; the reading `mig_devices` follows from them.
+    pub(crate) instances: Vec<GpuInstance>,
     /// True when it has fallen off the bus.
     pub(crate) lost: bool,
     pub(crate) idle: Idle,
@@ -90,6 +96,8 @@ pub(crate) struct State {
     pub(crate) driver: DriverState,
     pub(crate) gpus: Vec<GpuState>,
     pub(crate) links: Vec<Link>,
+    /// True where the GPUs are connected through `NVSwitch`es.
+    pub(crate) nvswitch: bool,
     pub(crate) hangs: Vec<Hang>,
     pub(crate) subscribers: BTreeMap<u64, VecDeque<GpuEvent>>,
     pub(crate) subscriptions: u64,
@@ -107,6 +115,7 @@ impl State {
             driver,
             gpus,
             links,
+            nvswitch,
             hangs,
             ..
         } = scenario;
@@ -123,9 +132,11 @@ impl State {
                 open_kernel_modules: driver.open_kernel_modules,
                 fault: driver.fault,
                 missing: false,
+                libraries: "/usr/lib/x86_64-linux-gnu".into(),
             },
             gpus,
             links,
+            nvswitch,
             hangs: hangs.into_iter().map(|call| Hang { call, gpu: None }).collect(),
             subscribers: BTreeMap::new(),
             subscriptions: 0,
@@ -246,6 +257,7 @@ impl GpuState {
             minor,
             base,
             overrides: spec.overrides,
+            instances: Vec::new(),
             lost: spec.lost,
             idle,
             load: None,
@@ -256,7 +268,7 @@ impl GpuState {
         for wanted in spec.mig {
             // `resolve` has made sure that all of them fit.
             if gpu
-                .place(&wanted.profile, wanted.placement, &fresh_mig_uuid(node, created))
+                .place(&wanted.profile, wanted.placement, node, created)
                 .is_err()
             {
                 break;
@@ -278,6 +290,11 @@ impl GpuState {
         });
         readings.memory_used_bytes = readings.memory_used_bytes.map(|used| used + held);
         readings.memory_free_bytes = readings.memory_free_bytes.map(|free| free.saturating_sub(held));
+        if let Reading::Value(devices) = &mut readings.mig_devices {
+            for device in devices {
+                device.memory_used_bytes = Reading::Value(self.held_in(device.gpu_instance));
+            }
+        }
         if self.mig_on() {
             // NVML gives no utilisation of a GPU that is cut up.
             readings.utilization_gpu_percent = Reading::NotSupported;
@@ -293,14 +310,19 @@ impl GpuState {
         readings
     }
 
+    /// Memory that the processes in a GPU instance hold, as far as it is known.
+    pub(crate) fn held_in(&self, gpu_instance: u32) -> u64 {
+        let processes = self.base.processes.value().map_or(&[][..], Vec::as_slice);
+        processes
+            .iter()
+            .filter(|process| process.gpu_instance == Some(gpu_instance))
+            .filter_map(|process| process.memory_bytes.value())
+            .sum()
+    }
+
     /// True when MIG is on now.
     pub(crate) fn mig_on(&self) -> bool {
         self.base.mig_mode.value().is_some_and(|mode| mode.current)
-    }
-
-    /// MIG devices on it.
-    pub(crate) fn instances(&self) -> &[MigDevice] {
-        self.base.mig_devices.value().map_or(&[], Vec::as_slice)
     }
 
     /// PCI class: a card with a display is a VGA controller, any other a 3D controller.

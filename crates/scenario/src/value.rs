@@ -5,7 +5,10 @@ use std::fmt;
 
 use pitcrew_core::Reading;
 use pitcrew_core::catalog::ComputeCapability;
-use pitcrew_core::gpu::{ComputeMode, GpuReadings, PowerRange, RemappedRows, Virtualization};
+use pitcrew_core::gpu::{
+    ComputeMode, Fabric, FabricState, GpuReadings, PowerRange, RecoveryAction, RemappedRows, RetiredPages,
+    Virtualization,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Problem, nearest};
@@ -137,6 +140,96 @@ impl Written for RemappedRows {
     }
 }
 
+impl Written for RetiredPages {
+    fn read(value: &Value) -> Result<Self, String> {
+        let expected = "a mapping {single_bit, double_bit, pending}";
+        let [single_bit, double_bit, pending] =
+            parts(value, ["single_bit", "double_bit", "pending"], expected)?;
+        Ok(Self {
+            single_bit: u32::read(&single_bit)?,
+            double_bit: u32::read(&double_bit)?,
+            pending: bool::read(&pending)?,
+        })
+    }
+}
+
+impl Written for RecoveryAction {
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Text(text) => text.parse().ok(),
+            _ => None,
+        }
+        .ok_or_else(|| {
+            "none, gpu-reset, node-reboot, drain-p2p, drain-and-reset, recover-imex-domain, bus-reset, system-reboot \
+             or unknown-N with N the driver's number"
+                .to_owned()
+        })
+    }
+}
+
+impl Written for FabricState {
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Text(text) => match text.as_str() {
+                "not-started" => Some(Self::NotStarted),
+                "in-progress" => Some(Self::InProgress),
+                "completed" => Some(Self::Completed),
+                _ => None,
+            },
+            _ => None,
+        }
+        .ok_or_else(|| "not-started, in-progress or completed".to_owned())
+    }
+}
+
+impl Written for Fabric {
+    fn read(value: &Value) -> Result<Self, String> {
+        let expected = "a mapping {state: not-started or in-progress}, or {state: completed, status, clique, \
+                        cluster_uuid}";
+        // NVML tells the rest only where registering has ended.
+        if let Ok([state]) = parts(value, ["state"], expected) {
+            return match FabricState::read(&state)? {
+                FabricState::Completed => Err(expected.to_owned()),
+                state => Ok(Self {
+                    state,
+                    status: None,
+                    clique: None,
+                    cluster_uuid: None,
+                }),
+            };
+        }
+        let names = ["state", "status", "clique", "cluster_uuid"];
+        let [state, status, clique, cluster_uuid] = parts(value, names, expected)?;
+        let cluster_uuid = String::read(&cluster_uuid)?;
+        if FabricState::read(&state)? != FabricState::Completed {
+            return Err(expected.to_owned());
+        }
+        if uuid_bytes(&cluster_uuid).is_none() {
+            return Err("a `cluster_uuid` such as 00000000-0000-0000-0000-000000000000".to_owned());
+        }
+        Ok(Self {
+            state: FabricState::Completed,
+            status: Some(String::read(&status)?),
+            clique: Some(u32::read(&clique)?),
+            cluster_uuid: Some(cluster_uuid),
+        })
+    }
+}
+
+/// The bytes of a UUID as it is written.
+pub fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
+    let lengths = text.split('-').map(str::len);
+    if !lengths.eq([8, 4, 4, 4, 12]) {
+        return None;
+    }
+    let digits: String = text.split('-').collect();
+    let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    u128::from_str_radix(&digits, 16)
+        .ok()
+        .filter(|_| is_hex)
+        .map(u128::to_be_bytes)
+}
+
 impl Written for Virtualization {
     fn read(value: &Value) -> Result<Self, String> {
         match value {
@@ -215,13 +308,14 @@ macro_rules! settable {
 }
 
 settable! {
-    name uuid serial board_part_number vbios minor compute_capability cores memory_bus_bits numa_node
-    memory_total_bytes memory_used_bytes memory_free_bytes bar1_total_bytes bar1_used_bytes
-    temperature_c memory_temperature_c fan_percent power_mw power_limit_mw power_limit_range_mw energy_mj
+    name uuid serial board_part_number vbios gsp_firmware minor compute_capability cores memory_bus_bits numa_node
+    memory_total_bytes memory_used_bytes memory_free_bytes memory_reserved_bytes bar1_total_bytes bar1_used_bytes
+    temperature_c memory_temperature_c fan_percent power_mw power_instant_mw power_limit_mw
+    power_limit_requested_mw power_limit_default_mw power_limit_range_mw energy_mj
     utilization_gpu_percent utilization_memory_percent clock_sm_mhz clock_memory_mhz clock_sm_max_mhz
     clock_memory_max_mhz clocks_event_reasons performance_state
     pcie_generation pcie_generation_max pcie_width pcie_width_max pcie_replays nvlinks_active
-    ecc ecc_corrected ecc_uncorrected remapped_rows persistence virtualization compute_mode;
+    fabric ecc ecc_pending ecc_corrected ecc_uncorrected remapped_rows retired_pages recovery_action persistence virtualization compute_mode;
     mig_mode mig_devices processes xids
 }
 
@@ -259,6 +353,16 @@ mod tests {
                     .map(|(k, v)| (k.to_owned(), v))
                     .into(),
                 ),
+                Value::Parts(
+                    [
+                        ("single_bit", Value::Integer(1)),
+                        ("double_bit", Value::Integer(1)),
+                        ("pending", Value::Bool(true)),
+                    ]
+                    .map(|(k, v)| (k.to_owned(), v))
+                    .into(),
+                ),
+                Value::Parts([("state".to_owned(), Value::Text("not-started".to_owned()))].into()),
             ];
             let settable = values
                 .iter()
@@ -268,6 +372,33 @@ mod tests {
                 !HAVE_THEIR_OWN_KEY.iter().any(|(name, _)| name == field),
                 "{field}"
             );
+        }
+    }
+
+    #[test]
+    fn a_fabric_says_the_rest_only_where_registering_has_ended() {
+        let mut readings = GpuReadings::none_supported();
+        let mut says = |text: &str| {
+            let value: Value = serde_json::from_str(text).unwrap();
+            set(&mut readings, "fabric", &value).map(|()| readings.fabric.value().unwrap().clone())
+        };
+        let all = r#"{"state": "STATE", "status": "Success", "clique": 3,
+            "cluster_uuid": "00000000-0000-0000-0000-0000000000ff"}"#;
+        let registered = says(&all.replace("STATE", "completed")).unwrap();
+        assert!(registered.is_registered());
+        assert_eq!(says(r#"{"state": "in-progress"}"#).unwrap().clique, None);
+        assert!(says(&all.replace("STATE", "in-progress")).is_err());
+        assert!(says(r#"{"state": "completed"}"#).is_err());
+        let short = all.replace("STATE", "completed").replace("-0000-", "-");
+        insta::assert_snapshot!(says(&short).unwrap_err(), @"`fabric` must be a `cluster_uuid` such as 00000000-0000-0000-0000-000000000000, not a mapping");
+    }
+
+    #[test]
+    fn the_bytes_of_a_uuid_are_those_of_its_digits() {
+        let bytes = uuid_bytes("01000000-0000-0000-0000-0000000000ff").unwrap();
+        assert_eq!((bytes[0], bytes[15]), (1, 0xff));
+        for wrong in ["", "+1000000-0000-0000-0000-0000000000ff", "01000000-0000"] {
+            assert_eq!(uuid_bytes(wrong), None);
         }
     }
 

@@ -74,6 +74,26 @@ impl Card {
         }
     }
 
+    /// The first branch of the driver that can know the card: that of the first CUDA with its compute capability, or
+    /// the card's own where NVIDIA states one. `None` where we have no source.
+    ///
+    /// Sources: fact sheets `prove` 2.1 (CUDA and driver branches) and `devices` 3.6 (minimum drivers of A100, H100 and
+    /// B200).
+    pub fn first_branch(&self) -> Option<u32> {
+        match (self.compute_capability.major, self.compute_capability.minor) {
+            (6, _) => Some(367),
+            (7, 0) => Some(384),
+            (7, 5) => Some(410),
+            (8, 0) => Some(450),
+            (8, 6) => Some(455),
+            (8, 9) => Some(520),
+            (9, 0) => Some(525),
+            (10 | 12, 0) => Some(570),
+            (10, 3) | (12, 1) => Some(575),
+            _ => None,
+        }
+    }
+
     /// Whether a driver of this version still knows the card.
     pub fn runs_on(&self, driver: &str) -> Result<(), UnsupportedDriver> {
         let branch: u32 = driver
@@ -106,6 +126,15 @@ mod tests {
         );
         assert!(find("T4").unwrap().runs_on("615.71.09").is_ok());
         assert!(v100.runs_on("newest").is_err());
+    }
+
+    #[test]
+    fn no_driver_knows_a_card_before_its_time() {
+        let first = |name| find(name).unwrap().first_branch();
+        assert_eq!(first("A100 SXM4 80GB"), Some(450));
+        assert_eq!(first("H100 SXM5"), Some(525));
+        assert_eq!(first("B200"), Some(570));
+        assert_eq!(first("M60"), None);
     }
 
     #[test]

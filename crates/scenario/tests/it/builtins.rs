@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use pitcrew_core::Reading;
+use pitcrew_core::gpu::RecoveryAction;
 use pitcrew_core::ports::{HostFs, Sampling};
 use pitcrew_core::{Inventory, health};
 use pitcrew_scenario::{Machine, Scenario};
@@ -112,6 +113,18 @@ fn h100x8_is_as_recorded() {
         assert_eq!(readings.fan_percent, Reading::NotSupported);
         assert_eq!(readings.bar1_total_bytes, Reading::Value(137_438_953_472));
         assert_eq!(readings.energy_mj, Reading::Value(2_237_183));
+        assert_eq!(readings.gsp_firmware, Reading::Value("580.159.04".to_owned()));
+        assert_eq!(readings.memory_reserved_bytes, Reading::Value(480 << 20));
+        assert_eq!(readings.power_instant_mw, Reading::Value(75_029));
+        assert_eq!(readings.power_limit_default_mw, Reading::Value(700_000));
+        assert_eq!(readings.ecc_pending, Reading::Value(true));
+        assert_eq!(
+            readings.recovery_action,
+            Reading::Value(RecoveryAction::from_number(0))
+        );
+        assert_eq!(readings.retired_pages, Reading::NotSupported);
+        // That one is imaginary: the recorded card was alone, and had no fabric.
+        assert!(readings.fabric.value().unwrap().is_registered());
     }
 }
 

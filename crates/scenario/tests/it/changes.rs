@@ -238,6 +238,7 @@ fn a_process_takes_memory_and_gives_it_back() {
         pid: 42,
         memory_bytes: Some(1 << 30),
         gpu_instance: None,
+        compute_instance: None,
     };
     machine.change(&start).unwrap();
     assert!(machine.change(&start).is_err(), "a process starts once");
@@ -311,4 +312,55 @@ fn the_clock_is_set_by_hand() {
     assert_eq!(machine.now(), start + Duration::from_mins(1));
     machine.set_now(start);
     assert_eq!(machine.now(), start);
+}
+
+#[test]
+fn a_reset_does_what_waits_for_one() {
+    let machine = machine("h100x8");
+    let set = |field: &str, value: Value| {
+        let field = field.to_owned();
+        machine
+            .change(&Change::SetReading { gpu: 0, field, value })
+            .unwrap();
+    };
+    set("ecc_pending", Value::Bool(false));
+    set("recovery_action", Value::Text("gpu-reset".to_owned()));
+    set(
+        "retired_pages",
+        serde_json::from_str(r#"{"single_bit": 1, "double_bit": 2, "pending": true}"#).unwrap(),
+    );
+    let before = look(&machine).gpus[0].clone();
+    assert_eq!(before.readings.ecc, Reading::Value(true));
+    assert_eq!(health::assess(&before).verdict, Verdict::Unhealthy);
+    machine.reset(&machine.uuids()[0]).unwrap();
+    let after = look(&machine).gpus[0].clone();
+    assert_eq!(after.readings.ecc, Reading::Value(false));
+    assert_eq!(
+        after.readings.retired_pages.value().map(|pages| pages.pending),
+        Some(false)
+    );
+    assert_eq!(health::assess(&after).verdict, Verdict::Healthy);
+}
+
+#[test]
+fn firmware_follows_a_driver_that_is_replaced_unless_it_was_another_one() {
+    let machine = machine("h100x8");
+    let firmware = || {
+        let gpus = look(&machine).gpus;
+        [0, 1].map(|at| gpus[at].readings.gsp_firmware.value().cloned().unwrap())
+    };
+    machine
+        .change(&Change::SetReading {
+            gpu: 1,
+            field: "gsp_firmware".to_owned(),
+            value: Value::Text("570.1".to_owned()),
+        })
+        .unwrap();
+    assert_eq!(firmware(), ["580.159.04", "570.1"]);
+    machine
+        .change(&Change::ReplaceDriver {
+            version: "595.10".to_owned(),
+        })
+        .unwrap();
+    assert_eq!(firmware(), ["595.10", "570.1"]);
 }

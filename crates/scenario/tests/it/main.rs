@@ -5,6 +5,7 @@ mod builtins;
 mod changes;
 mod mig;
 mod refusals;
+mod roots;
 
 use pitcrew_core::Inventory;
 use pitcrew_core::ports::InventorySource;

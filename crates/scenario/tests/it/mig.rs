@@ -126,6 +126,7 @@ fn what_collides_is_refused_and_what_is_held_stays() {
         pid: 7,
         memory_bytes: None,
         gpu_instance: Some(0),
+        compute_instance: None,
     };
     machine.change(&start).unwrap();
     assert!(matches!(machine.destroy(&uuid, 0), Err(GpuError::InUse { .. })));
@@ -145,10 +146,63 @@ fn a_process_runs_in_an_instance_or_not_at_all() {
         pid: 9,
         memory_bytes: None,
         gpu_instance,
+        compute_instance: None,
     };
     assert!(machine.change(&start(None)).is_err());
     assert!(machine.change(&start(Some(14))).is_err());
     machine.change(&start(Some(2))).unwrap();
+}
+
+#[test]
+fn an_instance_uses_what_its_processes_hold_whichever_compute_instance_they_run_in() {
+    let machine = machine("h100x8");
+    let create = |slices| Change::CreateComputeInstance {
+        gpu: 0,
+        gpu_instance: 0,
+        slices,
+        start: None,
+    };
+    for change in [
+        Change::MigMode {
+            gpu: 0,
+            enabled: true,
+        },
+        Change::CreateGpuInstance {
+            gpu: 0,
+            profile: "2g.20gb".to_owned(),
+            start: None,
+        },
+        create(1),
+        create(1),
+    ] {
+        machine.change(&change).unwrap();
+    }
+    let start = |pid, compute_instance| Change::StartProcess {
+        gpu: 0,
+        pid,
+        memory_bytes: Some(1 << 20),
+        gpu_instance: Some(0),
+        compute_instance,
+    };
+    machine.change(&start(1, None)).unwrap();
+    machine.change(&start(1, Some(1))).unwrap();
+    assert!(
+        machine.change(&start(1, Some(0))).is_err(),
+        "it holds that already"
+    );
+    let absent = machine.change(&start(2, Some(7))).unwrap_err();
+    insta::assert_snapshot!(absent, @"GPU 0: there is no compute instance 7 for process 2");
+
+    let readings = look(&machine).gpus[0].readings.clone();
+    let devices = readings.mig_devices.value().unwrap();
+    let used: Vec<_> = devices
+        .iter()
+        .map(|device| device.memory_used_bytes.clone())
+        .collect();
+    assert_eq!(used, [Reading::Value(2 << 20), Reading::Value(2 << 20)]);
+    let processes = readings.processes.value().unwrap();
+    let places: Vec<_> = processes.iter().map(|process| process.compute_instance).collect();
+    assert_eq!(places, [Some(0), Some(1)]);
 }
 
 #[derive(Debug, Clone)]
@@ -191,6 +245,7 @@ fn take(machine: &mut Machine, uuid: &str, step: &Step) -> Result<Option<String>
                 pid: 1,
                 memory_bytes: None,
                 gpu_instance,
+                compute_instance: None,
             });
         }
         Step::Release => {
@@ -235,4 +290,137 @@ proptest! {
             prop_assert_eq!(list("/dev/nvidia-caps").len(), 2 + 2 * devices.len());
         }
     }
+}
+
+/// A change as whoever steers writes it.
+fn make(machine: &Machine, json: &str) -> Result<(), String> {
+    let change: Change = serde_json::from_str(json).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Change>(&serde_json::to_string(&change).unwrap()).unwrap(),
+        change
+    );
+    machine.change(&change).map_err(|error| error.to_string())
+}
+
+fn devices(machine: &Machine) -> Vec<String> {
+    let devices = look(machine).gpus[0]
+        .readings
+        .mig_devices
+        .value()
+        .unwrap()
+        .clone();
+    let named = devices.iter().map(|device| {
+        format!(
+            "{}.{} {}",
+            device.gpu_instance, device.compute_instance, device.profile
+        )
+    });
+    named.collect()
+}
+
+#[test]
+fn a_gpu_is_cut_step_by_step_as_the_driver_does_it() {
+    let machine = machine("h100x8");
+    let create = r#"{"create-gpu-instance": {"gpu": 0, "profile": "3g.40gb", "start": 4}}"#;
+    assert!(make(&machine, create).unwrap_err().contains("MIG is off"));
+    make(&machine, r#"{"mig-mode": {"gpu": 0, "enabled": true}}"#).unwrap();
+    make(&machine, create).unwrap();
+    assert!(devices(&machine).is_empty(), "a GPU instance alone is no device");
+    assert!(exists(
+        &machine,
+        "/proc/driver/nvidia/capabilities/gpu0/mig/gi0/access"
+    ));
+
+    let compute = |slices: u8| {
+        let json =
+            format!(r#"{{"create-compute-instance": {{"gpu": 0, "gpu_instance": 0, "slices": {slices}}}}}"#);
+        make(&machine, &json)
+    };
+    assert!(compute(0).is_err(), "nothing is no instance");
+    compute(1).unwrap();
+    let refused = compute(3).unwrap_err();
+    assert!(
+        refused.contains("GPU instance 0 has no room for 3 compute slices"),
+        "{refused}"
+    );
+    compute(1).unwrap();
+    compute(1).unwrap();
+    assert_eq!(
+        devices(&machine),
+        ["0.0 1c.3g.40gb", "0.1 1c.3g.40gb", "0.2 1c.3g.40gb"]
+    );
+    assert!(exists(
+        &machine,
+        "/proc/driver/nvidia/capabilities/gpu0/mig/gi0/ci2/access"
+    ));
+    let first = machine.gpu(0).unwrap().instances[0].compute.clone();
+
+    let destroy = r#"{"destroy-gpu-instance": {"gpu": 0, "gpu_instance": 0}}"#;
+    assert!(
+        make(&machine, destroy)
+            .unwrap_err()
+            .contains("3 compute instances exist")
+    );
+    let less = |id: u32| {
+        let json = format!(
+            r#"{{"destroy-compute-instance": {{"gpu": 0, "gpu_instance": 0, "compute_instance": {id}}}}}"#
+        );
+        make(&machine, &json)
+    };
+    less(1).unwrap();
+    assert!(less(1).unwrap_err().contains("has no compute instance 1"));
+    compute(1).unwrap();
+    let second = machine.gpu(0).unwrap().instances[0].compute.clone();
+    assert_eq!((second[1].id, second[1].start), (1, 1), "the lowest that is free");
+    assert_ne!(second[1].uuid, first[1].uuid, "a UUID is never used again");
+    for id in [0, 1, 2] {
+        less(id).unwrap();
+    }
+    make(&machine, destroy).unwrap();
+    assert!(machine.gpu(0).unwrap().instances.is_empty());
+    make(&machine, r#"{"mig-mode": {"gpu": 0, "enabled": false}}"#).unwrap();
+}
+
+#[test]
+fn a_lost_gpu_can_not_be_cut_and_a_reset_clears_it() {
+    let machine = machine("a30");
+    make(&machine, r#"{"mig-mode": {"gpu": 0, "enabled": true}}"#).unwrap();
+    assert_eq!(mode(&machine, 0), (false, true));
+    make(&machine, r#"{"reset": {"gpu": 0}}"#).unwrap();
+    assert_eq!(mode(&machine, 0), (true, true));
+    make(
+        &machine,
+        r#"{"create-gpu-instance": {"gpu": 0, "profile": "2g.12gb"}}"#,
+    )
+    .unwrap();
+    make(&machine, r#"{"reset": {"gpu": 0}}"#).unwrap();
+    assert!(machine.gpu(0).unwrap().instances.is_empty());
+    make(&machine, r#"{"fall-off-bus": {"gpu": 0}}"#).unwrap();
+    let lost = make(
+        &machine,
+        r#"{"create-gpu-instance": {"gpu": 0, "profile": "2g.12gb"}}"#,
+    )
+    .unwrap_err();
+    assert!(lost.contains("is lost"), "{lost}");
+    let facts = machine.gpu(0).unwrap();
+    assert!(facts.lost && facts.readings.present().is_empty() && facts.uuid.starts_with("GPU-"));
+}
+
+#[test]
+fn numbers_are_given_by_nvmls_names() {
+    let machine = machine("h100x8");
+    assert_eq!(machine.number(0, "NVML_FI_DEV_MEMORY_TEMP"), Reading::Value(53));
+    assert_eq!(machine.number(0, "NVML_CLOCK_VIDEO"), Reading::Value(1545));
+    assert_eq!(
+        machine.number(0, "NVML_TEMPERATURE_THRESHOLD_SHUTDOWN"),
+        Reading::NotSupported
+    );
+    assert_eq!(
+        machine.number(8, "NVML_CLOCK_VIDEO"),
+        Reading::NotSupported,
+        "there is no ninth"
+    );
+    assert_eq!(machine.metric(0, 11), Reading::Value(0.0));
+    assert!(machine.gpu(0).unwrap().switched && machine.gpu(0).unwrap().profiled);
+    assert!(machine.gpu(8).is_none());
 }
