@@ -14,7 +14,9 @@ pub(crate) struct GenArgs {
 pub(crate) fn run(args: &GenArgs) -> Result<()> {
     let root = crate::repository();
     let mut stale = Vec::new();
-    for (path, text) in pitcrew_gen::generate() {
+    let mut files = pitcrew_gen::generate();
+    files.push(crate::nvml::generate()?);
+    for (path, text) in files {
         let full = root.join(&path);
         if std::fs::read_to_string(&full).is_ok_and(|current| current == text) {
             continue;

@@ -14,6 +14,7 @@ mod deny;
 mod dist;
 mod fuzz;
 mod generate;
+mod nvml;
 mod packages;
 mod process;
 mod rings;

@@ -73,6 +73,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
     }
     let start = Instant::now();
     let programs = build()?;
+    let artefacts = artefacts()?;
     eprintln!("test: built in {:.0} s", start.elapsed().as_secs_f64());
 
     let mut accounts = Vec::new();
@@ -84,12 +85,13 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
             ring,
             ..Account::default()
         };
-        let ground = ground(ring, &mine)?;
+        let mut given = artefacts.clone();
+        let ground = ground(ring, &mine, &mut given)?;
         bed_is_up |= matches!((ring, &ground), (3 | 4, Ground::Ready)) && !mine.is_empty();
         match ground {
             Ground::Ready => {
                 for program in mine {
-                    run_program(program, &mut account)?;
+                    run_program(program, &given, &mut account)?;
                 }
             }
             Ground::Missing(what) => {
@@ -119,8 +121,22 @@ enum Ground {
     Broken(String),
 }
 
-/// Whether a ring can run here; brings the test bed up where it is needed.
-fn ground(ring: u8, programs: &[&Program]) -> Result<Ground> {
+/// What tests find in their environment.
+type Given = Vec<(&'static str, PathBuf)>;
+
+/// Whether a ring can run here; brings the test bed up where it is needed, and adds what else the ring's tests use.
+fn ground(ring: u8, programs: &[&Program], given: &mut Given) -> Result<Ground> {
+    if ring == 3 && !programs.is_empty() {
+        // NVIDIA's own client of the mock.
+        match packages::install_tools("nvml") {
+            Ok(dir) => given.push(("PITCREW_PYTHONPATH", dir)),
+            Err(error) => {
+                return Ok(Ground::Missing(format!(
+                    "nvidia-ml-py could not be installed: {error:#}"
+                )));
+            }
+        }
+    }
     match ring {
         5 if !Path::new("/proc/driver/nvidia/version").exists() => Ok(Ground::Missing(
             "there is no NVIDIA driver on this machine".to_owned(),
@@ -224,26 +240,56 @@ fn as_root(program: &Path, more: &[(&str, &OsStr)]) -> Command {
 
 /// Builds every test of the workspace once, and the product for the tests that drive it.
 fn build() -> Result<Vec<Program>> {
+    let messages = cargo(&["test", "--workspace", "--no-run"], "the tests do not compile")?;
+    Ok(messages.iter().filter_map(program).collect())
+}
+
+/// Runs cargo, and gives what it says of each thing that it has built.
+fn cargo(args: &[&str], failure: &str) -> Result<Vec<Value>> {
     let mut command = process::cargo();
-    command.args([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]);
     let output = command
+        .args(args)
+        .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()
         .context("could not start cargo")?;
     if !output.status.success() {
-        bail!("the tests do not compile");
+        bail!("{failure}");
     }
-    let messages = String::from_utf8_lossy(&output.stdout);
-    Ok(messages
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
-        .filter_map(|line| program(&line))
         .collect())
+}
+
+/// Builds what tests drive, and says where it is: the product, and the mock of NVIDIA's library.
+fn artefacts() -> Result<Given> {
+    let messages = cargo(
+        &["build", "--package=pitcrew", "--package=pitcrew-nvml-mock"],
+        "the product or the mock does not compile",
+    )?;
+    let find = |what: &str, is_it: &dyn Fn(&Value) -> Option<PathBuf>| {
+        let found = messages.iter().find_map(is_it);
+        found.with_context(|| format!("cargo does not say where it put {what}"))
+    };
+    let library = |message: &Value| {
+        let mut files = message["filenames"].as_array()?.iter().filter_map(Value::as_str);
+        files
+            .find(|file| file.ends_with("/libnvidia_ml.so"))
+            .map(PathBuf::from)
+    };
+    let binary = |message: &Value| {
+        let is_ours = message["target"]["name"] == "pitcrew";
+        message["executable"]
+            .as_str()
+            .filter(|_| is_ours)
+            .map(PathBuf::from)
+    };
+    Ok(vec![
+        ("PITCREW_NVML_MOCK", find("the mock", &library)?),
+        ("PITCREW_BIN", find("the product", &binary)?),
+    ])
 }
 
 /// A test program, from one line of cargo's JSON.
@@ -264,7 +310,7 @@ fn program(message: &Value) -> Option<Program> {
     let ring = match (by_name, package.as_str()) {
         (Some(ring), _) => u8::try_from(ring).ok()?,
         // What drives imaginary hardware is simulated; the rest is pure.
-        (None, "scenario" | "pitcrew") => 2,
+        (None, "scenario" | "pitcrew" | "apiserver") => 2,
         (None, _) => 1,
     };
     Some(Program {
@@ -276,18 +322,19 @@ fn program(message: &Value) -> Option<Program> {
 }
 
 /// Runs one test program, shows what failed, and adds to the account.
-fn run_program(program: &Program, account: &mut Account) -> Result<()> {
+fn run_program(program: &Program, given: &Given, account: &mut Account) -> Result<()> {
     let ourselves = std::env::current_exe().context("could not find this program")?;
-    let environment = [
+    let mut environment = vec![
         ("CARGO_MANIFEST_DIR", program.package_dir.as_os_str()),
         ("PITCREW_XTASK", ourselves.as_os_str()),
     ];
+    environment.extend(given.iter().map(|(name, path)| (*name, path.as_os_str())));
     // Rings 3 and 4 speak to the test bed, which is root's.
     let mut command = if matches!(program.ring, 3 | 4) {
         as_root(&program.path, &environment)
     } else {
         let mut command = Command::new(&program.path);
-        command.envs(environment);
+        command.envs(environment.iter().copied());
         command
     };
     command.current_dir(&program.package_dir);

@@ -89,6 +89,8 @@ enum TestbedCommand {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<std::ffi::OsString>,
     },
+    /// Print the path of one of the bed's programs, building what is not there
+    Which(WhichArgs),
     /// Make imaginary NVIDIA device nodes on the node; refused beside a real driver
     FakeGpuNodes {
         /// How many GPUs
@@ -100,6 +102,15 @@ enum TestbedCommand {
     /// Hold the node's mount namespace (started by `up`)
     #[command(hide = true)]
     HoldNode,
+}
+
+#[derive(Args)]
+pub(crate) struct WhichArgs {
+    /// The program, e.g. `containerd`
+    name: String,
+    /// The programs of which containerd
+    #[arg(long, value_enum, default_value_t = Containerd::Current)]
+    containerd: Containerd,
 }
 
 #[derive(Args)]
@@ -158,10 +169,34 @@ pub(crate) fn run(args: TestbedArgs) -> Result<()> {
             Ok(())
         }
         TestbedCommand::Exec { command } => node::exec(&paths, &command),
+        TestbedCommand::Which(args) => which(&paths, &args),
         TestbedCommand::FakeGpuNodes { count } => fake::gpu_nodes(&paths, count),
         TestbedCommand::Pack(pack) => pack::run(&paths, &pack),
         TestbedCommand::HoldNode => node::hold(&paths),
     }
+}
+
+/// A program goes by its name, so that what is printed is a link of that name, as the running bed has it.
+fn which(paths: &Paths, args: &WhichArgs) -> Result<()> {
+    let dir = match args.containerd {
+        Containerd::Current => paths.bin(),
+        Containerd::Old => paths.bin17(),
+    };
+    let path = dir.join(&args.name);
+    if !path.exists() {
+        let programs = programs::provide(paths)?;
+        let _lock = paths.lock()?;
+        programs.link(paths)?;
+    }
+    if !path.exists() {
+        return Err(Missing::new(
+            format!("the test bed has no program `{}`", args.name),
+            format!("{} holds what there is", dir.display()),
+        )
+        .into());
+    }
+    println!("{}", path.display());
+    Ok(())
 }
 
 fn bring_up(paths: &Paths, args: &UpArgs) -> Result<()> {

@@ -1,0 +1,164 @@
+//! The mock's list of NVML functions, from the bindings that were made of NVIDIA's public header.
+//!
+//! Whatever the mock doesn't write by hand is exported with the header's own parameters and answers
+//! `NVML_ERROR_NOT_SUPPORTED`; whatever it does is checked by the compiler to have them. So each export is what a C
+//! caller takes it for, and a newer header shows up as a difference here.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+const BINDINGS: &str = "nvml-wrapper-sys";
+const FILE: &str = "crates/nvml-mock/src/generated.rs";
+
+/// A function of the header.
+struct Function {
+    name: String,
+    parameters: Vec<String>,
+    returns: String,
+}
+
+/// The generated file: its path in the repository and its text.
+pub(crate) fn generate() -> Result<(PathBuf, String)> {
+    let source = bindings()?;
+    let source =
+        std::fs::read_to_string(&source).with_context(|| format!("could not read {}", source.display()))?;
+    let written = written(&crate::repository().join("crates/nvml-mock/src"))?;
+    let functions = functions(&source)?;
+    Ok((FILE.into(), render(&functions, &written, &fields(&source))))
+}
+
+/// Where cargo keeps the bindings' source.
+fn bindings() -> Result<PathBuf> {
+    let mut command: Command = process::cargo();
+    command.args(["metadata", "--format-version", "1", "--locked"]);
+    let metadata: serde_json::Value = serde_json::from_str(&process::output(&mut command)?)?;
+    let packages = metadata["packages"].as_array();
+    let package = packages.and_then(|all| all.iter().find(|package| package["name"] == BINDINGS));
+    let manifest = package.and_then(|package| package["manifest_path"].as_str());
+    let manifest = manifest.with_context(|| format!("cargo knows no package {BINDINGS}"))?;
+    Ok(Path::new(manifest).with_file_name("src").join("bindings.rs"))
+}
+
+/// Functions that the mock's own files write.
+fn written(dir: &Path) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(dir).with_context(|| format!("could not list {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            names.extend(written(&path)?);
+        } else if path.file_name().is_some_and(|name| name != "generated.rs") {
+            let text = std::fs::read_to_string(&path)?;
+            let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+            names.extend(words.filter(|word| word.starts_with("nvml")).map(str::to_owned));
+        }
+    }
+    Ok(names)
+}
+
+/// The methods `pub unsafe fn nvmlX(&self, a: A) -> R` of the bindings.
+fn functions(source: &str) -> Result<Vec<Function>> {
+    let mut functions = Vec::new();
+    for part in source.split("pub unsafe fn ").skip(1) {
+        let Some((name, rest)) = part.split_once('(') else {
+            continue;
+        };
+        if !name.starts_with("nvml") {
+            continue;
+        }
+        let (inside, rest) = rest
+            .split_once(')')
+            .with_context(|| format!("{name} has no end"))?;
+        let returns = rest
+            .split_once("->")
+            .and_then(|(_, rest)| rest.split_once('{'))
+            .map(|(returns, _)| words(returns))
+            .with_context(|| format!("{name} returns nothing"))?;
+        let parameters = inside
+            .split(',')
+            .filter_map(|parameter| parameter.split_once(": ").map(|(_, ty)| words(ty)))
+            .collect();
+        functions.push(Function {
+            name: name.to_owned(),
+            parameters,
+            returns,
+        });
+    }
+    if functions.len() < 300 {
+        bail!("found {} functions only in the bindings", functions.len());
+    }
+    Ok(functions)
+}
+
+/// Text on one line.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Number and name of each field value.
+fn fields(source: &str) -> Vec<(u32, String)> {
+    let constants = source.split("pub const NVML_FI_").skip(1);
+    constants
+        .filter_map(|rest| {
+            let (name, rest) = rest.split_once(": u32 =")?;
+            let number = rest.split_once(';')?.0.trim().parse().ok()?;
+            (name != "MAX").then(|| (as_drivers_number(number), format!("NVML_FI_{name}")))
+        })
+        .collect()
+}
+
+/// The number that drivers answer to: the header of CUDA 13.0, which the bindings are made from, has five fields before
+/// those of power smoothing that the headers of 12.8 and 13.4 have behind them. Driver 580.159.04 goes by the latter.
+fn as_drivers_number(number: u32) -> u32 {
+    match number {
+        251..=255 => number + 18,
+        256..=273 => number - 5,
+        _ => number,
+    }
+}
+
+fn render(functions: &[Function], written: &BTreeSet<String>, fields: &[(u32, String)]) -> String {
+    let mut text = String::from(
+        "//! Generated by `cargo xtask gen` from the bindings of NVML's header; change `crates/xtask/src/nvml.rs` instead.\n\
+         //!\n\
+         //! Functions that nothing is written for, with the header's parameters, and the compiler's word that those which\n\
+         //! are written have them too.\n\n\
+         #![allow(clippy::wildcard_imports, reason = \"the list is the header's, and complete\")]\n\n\
+         use std::os::raw;\n\n\
+         use nvml_wrapper_sys::bindings::*;\n\n\
+         use crate::clocks::*;\nuse crate::device::*;\nuse crate::ecc::*;\nuse crate::events::*;\nuse crate::fabric::*;\nuse crate::fields::*;\nuse crate::gpm::*;\nuse crate::memory::*;\nuse crate::mig::*;\nuse crate::nvlink::*;\nuse crate::pci::*;\nuse crate::power::*;\nuse crate::processes::*;\nuse crate::system::*;\nuse crate::thermal::*;\nuse crate::topology::*;\nuse crate::utilization::*;\n\n\
+         macro_rules! not_supported {\n    ($($name:ident($($ty:ty),*);)*) => {$(\n        #[unsafe(no_mangle)]\n        extern \"C\" fn $name($(_: $ty),*) -> nvmlReturn_t {\n            nvmlReturn_enum_NVML_ERROR_NOT_SUPPORTED\n        }\n    )*};\n}\n\n\
+         macro_rules! field_ids {\n    ($($id:literal $name:ident;)*) => {\n        /// Number and name of each field value. Some numbers have two names.\n        pub(crate) const FIELD_IDS: &[(u32, &str)] = &[$(($id, stringify!($name))),*];\n    };\n}\n\n\
+         macro_rules! written {\n    ($($name:path = ($($ty:ty),*) -> $returns:ty;)*) => {\n        $(const _: unsafe extern \"C\" fn($($ty),*) -> $returns = $name;)*\n    };\n}\n\n",
+    );
+    text.push_str("not_supported! {\n");
+    for function in functions
+        .iter()
+        .filter(|function| !written.contains(&function.name))
+    {
+        let _ = writeln!(text, "    {}({});", function.name, function.parameters.join(", "));
+    }
+    text.push_str("}\n\nwritten! {\n");
+    for function in functions
+        .iter()
+        .filter(|function| written.contains(&function.name))
+    {
+        let Function {
+            name,
+            parameters,
+            returns,
+        } = function;
+        let _ = writeln!(text, "    {name} = ({}) -> {returns};", parameters.join(", "));
+    }
+    text.push_str("}\n\nfield_ids! {\n");
+    for (number, name) in fields {
+        let _ = writeln!(text, "    {number} {name};");
+    }
+    text.push_str("}\n");
+    text
+}
