@@ -50,6 +50,12 @@ pub struct GlobalArgs {
     /// For a host's root that is mounted into a container, or a copy of another machine's `/sys`.
     #[arg(long, global = true, value_name = "DIR", env = env::ROOT, hide_env_values = true, default_value = "/")]
     pub root: PathBuf,
+    /// The driver's management library, instead of the one that is found
+    ///
+    /// Without it `libnvidia-ml.so.1` is looked for as the loader does, then in the driver's usual directories under
+    /// `--root`. With it a scenario of the environment is not shown; `--scenario` still is.
+    #[arg(long, global = true, value_name = "FILE", env = env::NVML, hide_env_values = true)]
+    pub nvml: Option<PathBuf>,
     /// Width of tables, instead of the terminal's
     #[arg(long, global = true, value_name = "COLUMNS", env = env::COLUMNS, hide_env_values = true)]
     #[arg(value_parser = value_parser!(u16).range(1..))]
@@ -67,6 +73,19 @@ pub enum Command {
     ///
     /// A machine without an NVIDIA GPU is shown an imaginary one instead, and told so.
     Gpus(GpusArgs),
+    /// Tell whether this node is ready for GPU pods, and what to do where it isn't
+    ///
+    /// Looks at the PCI bus, the driver, device nodes, the distribution (RKE2, K3s, kubeadm), containerd, CDI, the
+    /// kubelet and what may forbid access. A line for each check; what stands in the way comes last, with its reason
+    /// and the next command for this operating system and distribution. Nothing is changed, and no API server is
+    /// asked.
+    ///
+    /// Ends with 0 for ready, 1 for not ready, 2 where it can't be told, which without root is likely.
+    Check(CheckArgs),
+    /// Watch this machine's GPUs, MIG devices and processes in the terminal
+    ///
+    /// `q` ends it. Without a terminal, or with `--once`, one frame is printed.
+    Top(TopArgs),
     /// Write a completion script for a shell to standard output
     Completions(CompletionsArgs),
     /// Show the version
@@ -86,6 +105,42 @@ pub struct GpusArgs {
     /// exists and is not that of a built-in scenario. `list` prints the built-in scenarios.
     #[arg(long, value_name = "NAME|FILE", env = env::SCENARIO, hide_env_values = true)]
     pub scenario: Option<String>,
+}
+
+/// Arguments of `pitcrew check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Check an imaginary node: a built-in scenario, a file, or `list`
+    ///
+    /// Its GPUs are put into an RKE2 worker. With `--root` the files are those under that directory, and only the
+    /// driver's answers are the scenario's.
+    #[arg(long, value_name = "NAME|FILE", env = env::SCENARIO, hide_env_values = true)]
+    pub scenario: Option<String>,
+    /// Would RKE2 or K3s come back after their next start?
+    ///
+    /// Renders the container runtime's configuration as they will at their next start (template, drop-ins, runtimes
+    /// that they detect), has the node's own containerd read it, and says what differs from now.
+    #[arg(long, conflicts_with = "to")]
+    pub next_boot: bool,
+    /// What would an upgrade change on this node, e.g. `rke2=1.36.2,driver=595.58`
+    ///
+    /// Names are `rke2`, `k3s` and `driver`.
+    #[arg(long, value_name = "NAME=VERSION,...", value_delimiter = ',')]
+    pub to: Vec<String>,
+}
+
+/// Arguments of `pitcrew top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Watch imaginary GPUs: a built-in scenario, a file, or `list`
+    #[arg(long, value_name = "NAME|FILE", env = env::SCENARIO, hide_env_values = true)]
+    pub scenario: Option<String>,
+    /// Print one frame and end
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds between two looks at the GPUs
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = value_parser!(u16).range(1..=3600))]
+    pub interval: u16,
 }
 
 /// Commands of `pitcrew gpus`.

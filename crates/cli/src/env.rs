@@ -8,6 +8,8 @@ pub const OUTPUT: &str = "PITCREW_OUTPUT";
 pub const COLOR: &str = "PITCREW_COLOR";
 /// Another root directory; the same as `--root`.
 pub const ROOT: &str = "PITCREW_ROOT";
+/// The driver's management library; the same as `--nvml`.
+pub const NVML: &str = "PITCREW_NVML";
 /// Width of tables in columns; the same as `--width`.
 pub const COLUMNS: &str = "COLUMNS";
 /// No colour, unless `--color` asks for it. Read by `anstream`.
@@ -32,6 +34,10 @@ pub const ALL: &[(&str, &str)] = &[
     (
         ROOT,
         "The directory to read the machine's files under. The same as `--root`.",
+    ),
+    (
+        NVML,
+        "The driver's management library (`libnvidia-ml.so.1`) to load. The same as `--nvml`.",
     ),
     (
         COLUMNS,

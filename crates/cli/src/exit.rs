@@ -35,14 +35,16 @@ impl ExitStatus {
         match self {
             Self::Fine => "All is well.",
             Self::Finding => {
-                "The command worked and found something wrong: a GPU that is degraded or unhealthy."
+                "The command worked and found something wrong: a GPU that is degraded or unhealthy, a node that is not ready \
+                 for GPU pods."
             }
             Self::CouldNotTell => {
                 "pitcrew could not tell, or something broke on the way: a GPU whose health is unknown, a driver that \
-                 doesn't answer, a scenario file with a mistake in it."
+                 doesn't answer, a file that only root may read, a scenario file with a mistake in it."
             }
             Self::Usage => {
-                "The command line was wrong: an unknown flag, command, scenario or card. Nothing was done."
+                "The command line was wrong: an unknown flag, command, scenario or card, a root directory that isn't there. Nothing was \
+                 done."
             }
         }
     }

@@ -8,8 +8,8 @@ pub mod env;
 mod exit;
 
 pub use args::{
-    Architecture, CatalogArgs, Class, Cli, ColorChoice, Command, CompletionsArgs, Format, GlobalArgs,
-    GpusArgs, GpusCommand, Shell,
+    Architecture, CatalogArgs, CheckArgs, Class, Cli, ColorChoice, Command, CompletionsArgs, Format,
+    GlobalArgs, GpusArgs, GpusCommand, Shell, TopArgs,
 };
 pub use exit::ExitStatus;
 

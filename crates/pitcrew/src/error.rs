@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use owo_colors::OwoColorize;
 use pitcrew_cli::ExitStatus;
+use pitcrew_core::ports::GpuError;
 
 use crate::output::Output;
 
@@ -31,9 +32,12 @@ pub(crate) enum Error {
     UnknownCard { name: String, near: Vec<String> },
     #[error("`{name}` can mean {} cards", .candidates.len())]
     AmbiguousCard { name: String, candidates: Vec<String> },
-    #[cfg(feature = "sim")]
     #[error("the GPUs can't be read")]
-    Gpus(#[source] pitcrew_core::ports::GpuError),
+    Gpus(#[from] GpuError),
+    #[error("no thread can be started to ask the driver")]
+    NoThread(#[source] io::Error),
+    #[error("`{}` can't be taken as the root directory", .path.display())]
+    Root { path: PathBuf, source: io::Error },
     #[error("`{}` can't be read", .path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("`{}` is not a PCI device: `{}` holds `{text}`", .path.display(), .file)]
@@ -42,8 +46,14 @@ pub(crate) enum Error {
         file: &'static str,
         text: String,
     },
+    #[error(transparent)]
+    Target(pitcrew_check::upgrade::TargetError),
     #[error("the output can't be written")]
     Write(#[source] io::Error),
+    #[error("the terminal can't be used for a live view")]
+    Terminal(#[source] io::Error),
+    #[error("the thread that reads the GPUs has failed: {0}")]
+    FeedFailed(String),
     #[error("the output can't be encoded: {0}")]
     Encode(String),
 }
@@ -52,16 +62,23 @@ impl Error {
     /// The exit status that the error ends in.
     pub(crate) fn status(&self) -> ExitStatus {
         match self {
-            Self::UnknownCard { .. } | Self::AmbiguousCard { .. } => ExitStatus::Usage,
+            Self::UnknownCard { .. } | Self::AmbiguousCard { .. } | Self::Root { .. } | Self::Target(_) => {
+                ExitStatus::Usage
+            }
             #[cfg(feature = "sim")]
             Self::UnknownScenario { .. } => ExitStatus::Usage,
             #[cfg(not(feature = "sim"))]
             Self::NoSimulator(_) => ExitStatus::Usage,
             #[cfg(feature = "sim")]
-            Self::Scenario(_) | Self::Gpus(_) => ExitStatus::CouldNotTell,
-            Self::Read { .. } | Self::NotPci { .. } | Self::Write(_) | Self::Encode(_) => {
-                ExitStatus::CouldNotTell
-            }
+            Self::Scenario(_) => ExitStatus::CouldNotTell,
+            Self::Gpus(_)
+            | Self::NoThread(_)
+            | Self::Read { .. }
+            | Self::NotPci { .. }
+            | Self::Write(_)
+            | Self::Terminal(_)
+            | Self::FeedFailed(_)
+            | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
     }
 }
@@ -90,12 +107,22 @@ impl Hint for Error {
             Self::NoSimulator(_) => {
                 owned(&["use a binary that was built with the default features, or unset `PITCREW_SCENARIO`"])
             }
-            #[cfg(feature = "sim")]
+            Self::Gpus(GpuError::NoDriver(_)) => owned(&[
+                "`pitcrew check` says what this machine lacks; `--nvml` names a library that is somewhere else",
+            ]),
             Self::Gpus(_) => owned(&["look at `dmesg | grep -e NVRM -e nvidia`"]),
+            Self::Root { .. } => owned(&[
+                "`--root` names the directory that holds a node's `etc`, `proc`, `sys` and `dev`, e.g. `--root /host`",
+            ]),
             Self::Read { .. } | Self::NotPci { .. } => {
                 owned(&["`--root` names the directory that holds `sys`"])
             }
-            Self::Write(_) | Self::Encode(_) => Vec::new(),
+            Self::Target(_) => owned(&["for example `pitcrew check --to rke2=1.36.2,driver=595.58`"]),
+            Self::Terminal(_) => owned(&["`pitcrew top --once` prints one frame and needs no terminal"]),
+            Self::FeedFailed(_) => {
+                owned(&["this is a mistake in pitcrew: please report it with this message"])
+            }
+            Self::NoThread(_) | Self::Write(_) | Self::Encode(_) => Vec::new(),
         }
     }
 }

@@ -2,10 +2,12 @@
 
 mod app;
 mod commands;
+mod driver;
 mod error;
 mod exit;
 mod output;
 mod pci;
+mod top;
 mod view;
 
 use std::process::ExitCode;

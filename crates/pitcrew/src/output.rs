@@ -39,6 +39,8 @@ pub(crate) struct Output<'a> {
     format: Format,
     quiet: bool,
     width: Option<usize>,
+    is_terminal: bool,
+    colour: bool,
 }
 
 impl<'a> Output<'a> {
@@ -49,6 +51,8 @@ impl<'a> Output<'a> {
         };
         let width = global.width.map(usize::from).or_else(terminal);
         Self {
+            is_terminal: streams.is_terminal,
+            colour: streams.out.current_choice() != anstream::ColorChoice::Never,
             out: Pipe::new(&mut streams.out),
             err: Pipe::new(&mut streams.err),
             format: global.output,
@@ -64,6 +68,16 @@ impl<'a> Output<'a> {
     /// Columns to fit into; `None` where output goes to a file or a pipe: nothing is left out there.
     pub(crate) fn width(&self) -> Option<usize> {
         self.width
+    }
+
+    /// True where standard output is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
+    /// True where colours are wanted on standard output.
+    pub(crate) fn colour(&self) -> bool {
+        self.colour
     }
 
     /// Text for people, as data.

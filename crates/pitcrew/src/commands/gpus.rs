@@ -1,56 +1,57 @@
 //! `pitcrew gpus`: this machine's GPUs, or imaginary ones.
 
-use std::path::Path;
-
 use pitcrew_cli::{ExitStatus, Format, GlobalArgs, GpusArgs, GpusCommand};
 use pitcrew_core::Inventory;
 use pitcrew_core::inventory::DriverReadings;
 
 use super::catalog;
+use crate::driver::{self, Seen};
 use crate::error::Error;
 use crate::output::Output;
 use crate::view::report::{Report, Source};
 use crate::{exit, pci, view};
 
 #[cfg(feature = "sim")]
-mod imaginary;
+pub(crate) mod imaginary;
 #[cfg(not(feature = "sim"))]
 #[path = "gpus/no_simulator.rs"]
-mod imaginary;
+pub(crate) mod imaginary;
 
 /// What is shown where there is no GPU: a card that many people have.
 const INSTEAD: &str = "rtx3060";
-/// Why the driver's readings are absent.
-const NOT_ASKED: &str = "this build can't ask the driver yet";
 
 pub(crate) fn run(args: GpusArgs, global: &GlobalArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
     let GpusArgs { command, scenario } = args;
     match (command, scenario.as_deref()) {
         (Some(GpusCommand::Catalog(args)), _) => catalog::run(&args, output),
         (None, Some("list")) => imaginary::list(output),
+        (None, None) if !driver::is_to_be_asked(global)? => instead(global, output),
+        (None, None) => machine(global, output),
         (None, Some(name)) => {
-            let (source, inventory) = imaginary::inventory(name)?;
+            let Seen { source, inventory } = driver::open(global, Some(name))?.look()?;
             show(&source, &inventory, output)
         }
-        (None, None) => machine(&global.root, output),
     }
 }
 
-/// The GPUs of this machine; where there are none, an imaginary one, and that is said aloud.
-fn machine(root: &Path, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
-    let functions = pci::scan(root)?;
-    if functions.is_empty() {
-        return instead(output);
+/// The GPUs of this machine. Where its driver doesn't answer, the bus still tells which there are.
+fn machine(global: &GlobalArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
+    let fault = match driver::open(global, None)?.look() {
+        Ok(Seen { source, inventory }) => return show(&source, &inventory, output),
+        Err(Error::Gpus(fault)) => fault,
+        Err(error) => return Err(error),
+    };
+    let functions = pci::scan(&global.root)?;
+    if !functions.is_empty() {
+        let source = Source::Pci { pci: true };
+        show(&source, &pci::inventory(&functions, &fault.to_string()), output)?;
+        output.remark("")?;
     }
-    let source = Source::Pci { pci: true };
-    let status = show(&source, &pci::inventory(&functions, NOT_ASKED), output)?;
-    output.remark(&format!(
-        "\nhint: {NOT_ASKED}: `nvidia-smi` can, and `--scenario` shows imaginary GPUs in full"
-    ))?;
-    Ok(status)
+    Err(Error::Gpus(fault))
 }
 
-fn instead(output: &mut Output<'_>) -> Result<ExitStatus, Error> {
+/// A machine without a GPU is shown an imaginary one, and that is said aloud.
+fn instead(global: &GlobalArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
     let none = "no NVIDIA GPU on this machine";
     if !imaginary::AVAILABLE {
         output.remark(none)?;
@@ -63,7 +64,7 @@ fn instead(output: &mut Output<'_>) -> Result<ExitStatus, Error> {
     }
     output.remark(&format!("{none}: showing the imaginary `{INSTEAD}` instead"))?;
     output.remark("hint: `pitcrew gpus --scenario list` shows other imaginary machines\n")?;
-    let (source, inventory) = imaginary::inventory(INSTEAD)?;
+    let Seen { source, inventory } = driver::open(global, Some(INSTEAD))?.look()?;
     show(&source, &inventory, output)
 }
 

@@ -1,6 +1,8 @@
 //! The commands, one file each.
 
 pub(crate) mod catalog;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod gpus;
+pub(crate) mod top;
 pub(crate) mod version;

@@ -67,6 +67,7 @@ fn heading(report: &Report<'_>) -> String {
         } => {
             format!("Imaginary GPUs: scenario `{scenario}` from {file}")
         }
+        Source::Driver { .. } => "GPUs of this machine".to_owned(),
         Source::Pci { .. } => "GPUs on this machine's PCI bus".to_owned(),
     };
     let driver = report.driver.readings;

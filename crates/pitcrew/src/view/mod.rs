@@ -2,7 +2,11 @@
 
 pub(crate) mod card;
 pub(crate) mod chart;
+pub(crate) mod check;
 pub(crate) mod gpus;
+pub(crate) mod next_boot;
 pub(crate) mod report;
 mod slices;
 pub(crate) mod table;
+pub(crate) mod top;
+mod wrap;

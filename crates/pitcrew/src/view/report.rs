@@ -1,8 +1,11 @@
 //! GPUs as a document for programs: `pitcrew.dev/gpus/v1alpha1`.
 
+use std::path::PathBuf;
+
 use pitcrew_core::catalog::Class;
 use pitcrew_core::health::{self, Finding, Health, Verdict};
 use pitcrew_core::inventory::{DriverReadings, Link};
+use pitcrew_core::pci::PciAddress;
 use pitcrew_core::reading::Unread;
 use pitcrew_core::{Gpu, Inventory};
 use serde::Serialize;
@@ -26,7 +29,15 @@ pub(crate) enum Source {
         #[serde(skip_serializing_if = "Option::is_none")]
         file: Option<String>,
     },
-    /// This machine's PCI bus, without its driver.
+    /// This machine's driver, and its PCI bus.
+    Driver {
+        /// The driver's library.
+        nvml: PathBuf,
+        /// GPUs that only the PCI bus knows: NVIDIA's driver does not manage them.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        bus_only: Vec<PciAddress>,
+    },
+    /// This machine's PCI bus alone: its driver does not answer.
     Pci {
         /// Always true.
         pci: bool,
@@ -70,9 +81,13 @@ impl<'a> Report<'a> {
     pub(crate) fn new(source: &'a Source, inventory: &'a Inventory) -> Self {
         let Inventory { driver, gpus, links } = inventory;
         let judge = |gpu: &Gpu| match source {
+            // Nobody could ask: that nothing was said is no sign of a lost GPU.
+            Source::Pci { .. } => unknown(
+                "the driver could not be asked how it is",
+                "Get the driver to answer; `pitcrew check` says what is wrong with it",
+            ),
+            Source::Driver { bus_only, .. } => judge_known(gpu, bus_only),
             Source::Scenario { .. } => health::assess(gpu),
-            // Nobody asked the driver: that it said nothing is no sign of a lost GPU.
-            Source::Pci { .. } => not_asked(),
         };
         let gpus = gpus.iter().map(|gpu| {
             let card = gpu.card();
@@ -107,11 +122,23 @@ impl<'a> Report<'a> {
     }
 }
 
-fn not_asked() -> Health {
+/// The verdict on a GPU of a driver that answers: one of those that only the bus knows is not lost.
+pub(crate) fn judge_known(gpu: &Gpu, bus_only: &[PciAddress]) -> Health {
+    if !bus_only.contains(&gpu.pci.address) {
+        return health::assess(gpu);
+    }
+    let reason = gpu.readings.uuid.failure();
+    unknown(
+        reason.unwrap_or("the driver does not list it"),
+        "Nothing, if it is meant for a virtual machine; else bind it to NVIDIA's driver",
+    )
+}
+
+fn unknown(what: &str, advice: &str) -> Health {
     let finding = Finding {
         verdict: Verdict::Unknown,
-        what: "the driver was not asked how it is".to_owned(),
-        advice: "Look with `nvidia-smi`; this build of pitcrew sees only the PCI bus".to_owned(),
+        what: what.to_owned(),
+        advice: advice.to_owned(),
     };
     Health {
         verdict: Verdict::Unknown,

@@ -18,6 +18,20 @@ fn wrong_usage_ends_with_64() {
 }
 
 #[test]
+fn a_root_that_is_no_directory_is_refused_by_every_command_that_reads_it() {
+    for command in ["gpus", "check", "top"] {
+        let text = transcript_of(&[command, "--root", "/nowhere/at/all"]);
+        assert!(text.starts_with("exit code: 64\n"), "{text}");
+        let text = transcript_of(&[command, "--root", env!("CARGO_BIN_EXE_pitcrew")]);
+        assert!(text.contains("caused by: not a directory"), "{text}");
+    }
+    insta::assert_snapshot!(
+        "root_missing",
+        transcript_of(&["check", "--root", "/nowhere/at/all"])
+    );
+}
+
+#[test]
 fn an_unknown_card_is_answered_with_near_names() {
     insta::assert_snapshot!("unknown_card", transcript_of(&["gpus", "catalog", "RTX 3061"]));
     insta::assert_snapshot!(

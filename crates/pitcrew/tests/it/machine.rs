@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::program::{pitcrew, run, stdout, transcript};
 
 /// A PCI function in a copy of `/sys`.
-fn function(root: &Path, address: &str, vendor: &str, class: &str, device: &str) {
+pub(crate) fn function(root: &Path, address: &str, vendor: &str, class: &str, device: &str) {
     let dir = root.join("sys/bus/pci/devices").join(address);
     fs::create_dir_all(&dir).unwrap();
     let files = [
@@ -34,6 +34,8 @@ fn machine() -> tempfile::TempDir {
 fn on(root: &Path, args: &[&str]) -> std::process::Output {
     let mut command = pitcrew(args);
     command.env("PITCREW_ROOT", root);
+    // Also where these tests run beside a real GPU.
+    command.env("PITCREW_NVML", "/nonexistent/libnvidia-ml.so.1");
     run(command)
 }
 

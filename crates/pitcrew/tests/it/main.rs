@@ -5,10 +5,18 @@
 )]
 
 mod catalog;
+#[cfg(feature = "sim")]
+mod check;
+mod driver;
 mod errors;
 mod gpus;
 mod machine;
+#[cfg(feature = "sim")]
+#[path = "../../../check/tests/it/manifests.rs"]
+mod manifests;
 mod program;
 mod streams;
+#[cfg(feature = "sim")]
+mod top;
 #[cfg(feature = "sim")]
 mod unread;

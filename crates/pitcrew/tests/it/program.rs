@@ -8,7 +8,7 @@ pub(crate) fn pitcrew(args: &[&str]) -> Command {
     command
         .args(args)
         .env_clear()
-        .env("PITCREW_ROOT", "/nonexistent")
+        .env("PITCREW_ROOT", env!("CARGO_TARGET_TMPDIR"))
         .stdin(Stdio::null());
     command
 }

@@ -1,0 +1,210 @@
+//! This machine's driver, asked anew each time, and loaded anew when it has been replaced.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pitcrew_cli::GlobalArgs;
+use pitcrew_core::gpu::GpuReadings;
+use pitcrew_core::pci::{PciAddress, PciFunction};
+use pitcrew_core::ports::{Events, GpuError, InventorySource, Sampling};
+use pitcrew_core::{Gpu, Reading};
+use pitcrew_nvml::{Nvml, NvmlEvents, SONAME};
+
+use super::Seen;
+use crate::error::Error;
+use crate::pci;
+use crate::view::report::Source;
+
+/// Where drivers put their library, under the root: distributions, NVIDIA's installer, its driver container, and
+/// systems that keep it apart.
+const DIRECTORIES: &[&str] = &[
+    "usr/lib64",
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/aarch64-linux-gnu",
+    "usr/lib",
+    "usr/local/nvidia/lib64",
+    "usr/local/nvidia/lib",
+    "run/nvidia/driver/usr/lib64",
+    "run/nvidia/driver/usr/lib/x86_64-linux-gnu",
+    "run/nvidia/driver/usr/lib/aarch64-linux-gnu",
+    "home/kubernetes/bin/nvidia/lib64",
+    "opt/nvidia/lib64",
+    "run/opengl-driver/lib",
+];
+/// How many events are taken at one look: a storm of them must not keep it from ending.
+const MOST_EVENTS: usize = 256;
+
+/// This machine's driver.
+#[derive(Debug)]
+pub(crate) struct Real {
+    file: Option<PathBuf>,
+    root: PathBuf,
+    /// True when XIDs are wanted.
+    listens: bool,
+    loaded: Option<Loaded>,
+}
+
+/// The library and who listens. Events go first: they hold the library too.
+#[derive(Debug)]
+struct Loaded {
+    events: Option<NvmlEvents>,
+    nvml: Nvml,
+}
+
+impl Real {
+    pub(super) fn new(global: &GlobalArgs) -> Self {
+        Self {
+            file: global.nvml.clone(),
+            root: global.root.clone(),
+            listens: false,
+            loaded: None,
+        }
+    }
+
+    /// From the next look on, XIDs are told too.
+    pub(super) fn listen(&mut self) {
+        self.listens = true;
+    }
+
+    pub(super) fn look(&mut self) -> Result<Seen, Error> {
+        let functions = pci::scan(&self.root)?;
+        let bound: Vec<(PciFunction, Option<String>)> = functions
+            .into_iter()
+            .map(|function| (function, bound_driver(&self.root, function.address)))
+            .collect();
+        // Who is given to a virtual machine is none of the driver's GPUs.
+        let ours = bound
+            .iter()
+            .filter(|(_, driver)| driver.as_deref().is_none_or(|driver| driver == "nvidia"))
+            .map(|(function, _)| *function);
+        let ours: Vec<PciFunction> = ours.collect();
+        let looked = self.ask(ours);
+        if let Err(GpuError::DriverFailed(_)) = looked {
+            // Whatever is wrong, the next look starts from the beginning, and holds nothing until then.
+            self.loaded = None;
+        }
+        let (nvml, mut inventory) = looked?;
+        let mut bus_only = Vec::new();
+        for (function, driver) in bound {
+            if inventory
+                .gpus
+                .iter()
+                .any(|gpu| gpu.pci.address == function.address)
+            {
+                continue;
+            }
+            let reason = match driver.as_deref() {
+                Some("nvidia") => "the driver does not list it".to_owned(),
+                Some(other) => format!("it is bound to `{other}`, not to NVIDIA's driver"),
+                None => "no driver is bound to it".to_owned(),
+            };
+            bus_only.push(function.address);
+            inventory.gpus.push(Gpu {
+                index: next_index(&inventory.gpus),
+                pci: function,
+                readings: GpuReadings::all_failed(&reason),
+            });
+        }
+        Ok(Seen {
+            source: Source::Driver { nvml, bus_only },
+            inventory,
+        })
+    }
+
+    /// Asks the driver, loaded anew where it was replaced.
+    fn ask(&mut self, functions: Vec<PciFunction>) -> Result<(PathBuf, pitcrew_core::Inventory), GpuError> {
+        let listens = self.listens;
+        let loaded = self.load()?;
+        loaded.nvml.set_pci(functions);
+        if listens && loaded.events.is_none() {
+            // A GPU without events has no XIDs to tell of.
+            loaded.events = loaded.nvml.events().ok();
+        }
+        loaded.take_events();
+        let inventory = loaded.nvml.inventory()?;
+        let path = loaded.nvml.identity().map(|identity| identity.path.clone());
+        Ok((path.unwrap_or_else(|| SONAME.into()), inventory))
+    }
+
+    fn load(&mut self) -> Result<&mut Loaded, GpuError> {
+        let kernel_version = self.read("sys/module/nvidia/version");
+        let kernel_version = kernel_version.as_deref();
+        // Let go of the old one before the new one is loaded: the loader would give the old one again.
+        let kept = self
+            .loaded
+            .take()
+            .filter(|loaded| loaded.nvml.is_current(kernel_version));
+        let loaded = match kept {
+            Some(loaded) => loaded,
+            None => Loaded {
+                events: None,
+                nvml: Nvml::load(self.file.as_deref(), &self.directories())?
+                    .with_kernel_version(kernel_version)
+                    .with_open_kernel_modules(self.open_kernel_modules()),
+            },
+        };
+        Ok(self.loaded.insert(loaded))
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        DIRECTORIES
+            .iter()
+            .map(|directory| self.root.join(directory))
+            .collect()
+    }
+
+    /// `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04 ...`.
+    fn open_kernel_modules(&self) -> Reading<bool> {
+        self.read("proc/driver/nvidia/version")
+            .map_or(Reading::NotSupported, |text| {
+                Reading::Value(text.contains("Open Kernel Module"))
+            })
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        fs::read_to_string(self.root.join(path)).ok()
+    }
+
+    /// What is needed to sample a GPU, once a look has loaded the driver.
+    fn nvml(&mut self) -> Result<&mut Nvml, GpuError> {
+        self.load().map(|loaded| &mut loaded.nvml)
+    }
+}
+
+impl Loaded {
+    /// Has the log take what has happened since the last look; a lost GPU is seen by the look itself.
+    fn take_events(&mut self) {
+        let Some(events) = &mut self.events else { return };
+        for _ in 0..MOST_EVENTS {
+            match events.wait(Duration::ZERO) {
+                Ok(Some(_)) | Err(GpuError::GpuLost(_)) => {}
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Sampling for Real {
+    fn fields(&mut self, uuid: &str, names: &[&str]) -> Result<Vec<Reading<u64>>, GpuError> {
+        self.nvml()?.fields(uuid, names)
+    }
+
+    fn profiling(&mut self, uuid: &str, metrics: &[u32]) -> Result<Vec<Reading<f64>>, GpuError> {
+        self.nvml()?.profiling(uuid, metrics)
+    }
+}
+
+/// Name of the kernel driver that a PCI function is bound to.
+fn bound_driver(root: &Path, address: PciAddress) -> Option<String> {
+    let link = root.join(format!("sys/bus/pci/devices/{address}/driver"));
+    let target = fs::read_link(link).ok()?;
+    Some(target.file_name()?.to_string_lossy().into_owned())
+}
+
+fn next_index(gpus: &[Gpu]) -> u32 {
+    gpus.iter()
+        .map(|gpu| gpu.index.saturating_add(1))
+        .max()
+        .unwrap_or(0)
+}
