@@ -1,7 +1,10 @@
-//! The test bed as the tests of rings 3 and 4 use it: unmodified clients, run on its node.
+//! The test bed as the tests of rings 3 and 4 use it: unmodified clients, run on its node; and what others drive.
 //!
 //! Those tests live in `tests/`, one file per ring and topic, and the file's name starts with its ring.
 //! `cargo xtask test` brings the bed up, says in `PITCREW_XTASK` which program drives it, and takes it down again.
+
+pub mod mock;
+pub mod smi;
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -63,6 +66,22 @@ pub fn xtask() -> PathBuf {
     std::env::var_os("PITCREW_XTASK")
         .map(PathBuf::from)
         .expect("PITCREW_XTASK is not set: run these tests with `cargo xtask test --ring 3 --ring 4`")
+}
+
+/// The product: where `cargo xtask test` says, or as plain `cargo test` has just built it.
+///
+/// # Panics
+/// Where it is at neither place.
+pub fn pitcrew() -> PathBuf {
+    let beside_tests = || {
+        let test = std::env::current_exe().ok()?;
+        let built = test.ancestors().nth(2)?.join("pitcrew");
+        built.is_file().then_some(built)
+    };
+    std::env::var_os("PITCREW_BIN")
+        .map(PathBuf::from)
+        .or_else(beside_tests)
+        .expect("pitcrew is not built: run these tests with `cargo xtask test`, or name a built one in PITCREW_BIN")
 }
 
 /// Runs a subcommand of `xtask testbed`.
