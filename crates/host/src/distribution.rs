@@ -78,6 +78,17 @@ pub(crate) fn gather(fs: &dyn HostFs) -> Option<Found> {
     runtime.then(|| plain(fs))
 }
 
+/// The settings of a distribution that was found before. They are read again rather than kept among the facts: the
+/// token of the cluster can be one of them.
+pub(crate) fn settings_of(fs: &dyn HostFs, distribution: &Distribution) -> Reading<Settings> {
+    let unit = distribution.unit.value().map(|unit| format!("{unit}.service"));
+    match RANCHERS.iter().find(|rancher| rancher.kind == distribution.kind) {
+        Some(rancher) => rancher.settings(fs, unit.as_deref()).1,
+        None if distribution.kind == DistributionKind::Kubeadm => Settings::of_kubelet(fs, KUBEADM_FLAGS),
+        None => Reading::NotSupported,
+    }
+}
+
 /// How surely a distribution is the one of this node, rising.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Presence {
@@ -130,11 +141,15 @@ impl Rancher {
             .then_some(Presence::Installed)
     }
 
-    fn gather(&self, fs: &dyn HostFs, unit: Option<String>) -> Found {
-        let command = unit
-            .as_deref()
-            .map_or_else(settings::Command::default, |unit| settings::Command::of(fs, unit));
+    /// The command of the unit, and all that it and the files set.
+    fn settings(&self, fs: &dyn HostFs, unit: Option<&str>) -> (settings::Command, Reading<Settings>) {
+        let command = unit.map_or_else(settings::Command::default, |unit| settings::Command::of(fs, unit));
         let settings = Settings::gather(fs, self.name, &command);
+        (command, settings)
+    }
+
+    fn gather(&self, fs: &dyn HostFs, unit: Option<String>) -> Found {
+        let (command, settings) = self.settings(fs, unit.as_deref());
         let usual = self.default_data_dir();
         let data_dir = data_dir_of_process(fs, unit.as_deref())
             .or_else(|| {

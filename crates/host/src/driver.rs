@@ -116,15 +116,7 @@ fn module_on_disk(fs: &dyn HostFs, kernel: &Reading<String>) -> Reading<String> 
     let Some(module) = find_module(fs, release) else {
         return Reading::NotSupported;
     };
-    version_of_module(fs, release, &module).map_or_else(
-        || {
-            let module = module.display();
-            Reading::Failed(format!(
-                "`{module}` is there, its version can't be told from here: ask `modinfo nvidia`"
-            ))
-        },
-        Reading::Value,
-    )
+    version_of_module(fs, release, &module)
 }
 
 /// `nvidia.ko` for this kernel, compressed or not.
@@ -160,33 +152,59 @@ fn find_module(fs: &dyn HostFs, release: &str) -> Option<PathBuf> {
     None
 }
 
-/// What DKMS built for this kernel, what the module says itself where it is not compressed, or the only sources there.
-fn version_of_module(fs: &dyn HostFs, release: &str, module: &Path) -> Option<String> {
-    let dkms = Path::new("/var/lib/dkms");
-    for package in read::names_or_none(fs, dkms)
-        .into_iter()
-        .filter(|name| name.starts_with("nvidia"))
-    {
-        for version in read::names_or_none(fs, dkms.join(&package)) {
-            if is_version(&version) && read::exists(fs, dkms.join(&package).join(&version).join(release)) {
-                return Some(version);
-            }
-        }
-    }
+/// What the module says itself where it is not compressed, else the only version that DKMS built for this kernel, else
+/// the only sources there. Of two that DKMS has, either can be the one that is installed.
+fn version_of_module(fs: &dyn HostFs, release: &str, module: &Path) -> Reading<String> {
     if module.extension().is_some_and(|ending| ending == "ko")
         && let Some(version) = version_inside(fs, module)
     {
-        return Some(version);
+        return Reading::Value(version);
     }
-    let sources: BTreeSet<String> = read::names_or_none(fs, "/usr/src")
+    let built = built_by_dkms(fs, release);
+    let candidates = if built.is_empty() { sources(fs) } else { built };
+    let mut candidates: Vec<String> = candidates.into_iter().collect();
+    match (candidates.pop(), candidates.is_empty()) {
+        (Some(version), true) => Reading::Value(version),
+        (only, _) => {
+            candidates.extend(only);
+            let which = if candidates.is_empty() {
+                String::new()
+            } else {
+                format!(" (it is one of {})", candidates.join(", "))
+            };
+            Reading::Failed(format!(
+                "`{}` is there, its version can't be told from here{which}: ask `modinfo -F version nvidia`",
+                module.display()
+            ))
+        }
+    }
+}
+
+/// Versions that DKMS has built for this kernel.
+fn built_by_dkms(fs: &dyn HostFs, release: &str) -> BTreeSet<String> {
+    let dkms = Path::new("/var/lib/dkms");
+    let packages = read::names_or_none(fs, dkms).into_iter();
+    packages
+        .filter(|name| name.starts_with("nvidia"))
+        .map(|name| dkms.join(name))
+        .flat_map(|package| {
+            let versions = read::names_or_none(fs, &package);
+            let built = move |version: &String| read::exists(fs, package.join(version).join(release));
+            versions.into_iter().filter(built)
+        })
+        .filter(|version| is_version(version))
+        .collect()
+}
+
+/// Versions of the sources of the driver's modules.
+fn sources(fs: &dyn HostFs) -> BTreeSet<String> {
+    read::names_or_none(fs, "/usr/src")
         .iter()
         .filter(|name| name.starts_with("nvidia-"))
         .filter_map(|name| name.rsplit('-').next())
         .filter(|version| is_version(version))
         .map(str::to_owned)
-        .collect();
-    let mut sources = sources.into_iter();
-    sources.next().filter(|_| sources.next().is_none())
+        .collect()
 }
 
 /// The version that a module carries as `version=`.

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -132,17 +133,18 @@ impl Library {
         })
     }
 
-    /// The file that was loaded; `None` where it was gone already.
+    /// The file that was loaded; `None` where it was gone already, or can't be told.
     pub(crate) fn identity(&self) -> Option<&LibraryIdentity> {
         self.found.as_ref().map(|(_, identity)| identity)
     }
 
-    /// False when the path that the library was found by leads to another file now, or to none.
+    /// False when the path that the library was found by leads to another file now, or to none. Where that path was
+    /// not known, nothing says that it was replaced: to load it anew at every look would find out no more.
     pub(crate) fn is_current(&self) -> bool {
         let same = |(path, then): &(PathBuf, LibraryIdentity)| {
             LibraryIdentity::of(path).is_ok_and(|now| now == *then)
         };
-        self.found.as_ref().is_some_and(same)
+        self.found.as_ref().is_none_or(same)
     }
 }
 
@@ -170,7 +172,7 @@ fn found_again(file: &Path, address: usize) -> Option<PathBuf> {
     if file.components().count() > 1 {
         return std::path::absolute(file).ok();
     }
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let maps = fs::read("/proc/self/maps").ok()?;
     let loaded = mapped_file(&maps, address)?;
     let link = loaded.with_file_name(file);
     // The link is what an update points elsewhere; without it the file itself has to do.
@@ -178,17 +180,19 @@ fn found_again(file: &Path, address: usize) -> Option<PathBuf> {
     Some(if same { link } else { loaded })
 }
 
-/// The file that is mapped at this address, from the text of `/proc/PID/maps`.
-fn mapped_file(maps: &str, address: usize) -> Option<PathBuf> {
-    maps.lines().find_map(|line| {
-        let (range, rest) = line.split_once(' ')?;
-        let (from, to) = range.split_once('-')?;
-        let from = usize::from_str_radix(from, 16).ok()?;
-        let to = usize::from_str_radix(to, 16).ok()?;
-        let path = rest.get(rest.find('/')?..)?;
+/// The file that is mapped at this address, from `/proc/PID/maps`. Names of files are bytes, whatever they mean.
+fn mapped_file(maps: &[u8], address: usize) -> Option<PathBuf> {
+    let number = |digits: &[u8]| usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();
+    let is_space = |byte: &u8| *byte == b' ';
+    maps.split(|byte| *byte == b'\n').find_map(|line| {
+        let range = &line[..line.iter().position(is_space)?];
+        let dash = range.iter().position(|byte| *byte == b'-')?;
+        let (from, to) = (number(&range[..dash])?, number(&range[dash + 1..])?);
+        let path = &line[line.iter().position(|byte| *byte == b'/')?..];
+        let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
         (from..to)
             .contains(&address)
-            .then(|| PathBuf::from(path.strip_suffix(" (deleted)").unwrap_or(path)))
+            .then(|| PathBuf::from(OsStr::from_bytes(path)))
     })
 }
 
@@ -198,8 +202,9 @@ mod tests {
 
     #[test]
     fn the_file_behind_an_address_is_found_in_the_maps() {
-        let maps = "55d0-55d8 r-xp 00000000 08:01 17 /usr/bin/x y\n7f00-7f10 rw-p 00000000 00:00 0 \n\
-                    7f10-7f20 r-xp 00001000 08:01 18 /lib/libnvidia-ml.so.580.159.04 (deleted)\nnonsense\n- -\n";
+        let maps = b"55d0-55d8 r-xp 00000000 08:01 17 /usr/bin/x y\n7f00-7f10 rw-p 00000000 00:00 0 \n\
+                    7f10-7f20 r-xp 00001000 08:01 18 /lib/libnvidia-ml.so.580.159.04 (deleted)\nnonsense\n- -\n\
+                    8f10-8f20 r-xp 00001000 08:01 19 /opt/\xfc/libnvidia-ml.so.1\n";
         assert_eq!(mapped_file(maps, 0x55d7), Some("/usr/bin/x y".into()));
         assert_eq!(
             mapped_file(maps, 0x7f10),
@@ -207,6 +212,11 @@ mod tests {
         );
         assert_eq!(mapped_file(maps, 0x7f00), None);
         assert_eq!(mapped_file(maps, 0x1), None);
+        assert_eq!(
+            mapped_file(maps, 0x8f11),
+            Some(OsStr::from_bytes(b"/opt/\xfc/libnvidia-ml.so.1").into()),
+            "not every name is UTF-8"
+        );
     }
 
     #[test]

@@ -98,12 +98,13 @@ impl Nvml {
         self
     }
 
-    /// The file that was loaded; `None` where it had been removed by then.
+    /// The file that was loaded; `None` where it had been removed by then, or its path can't be told.
     pub fn identity(&self) -> Option<&LibraryIdentity> {
         self.library.identity()
     }
 
-    /// What has changed since it was loaded, if anything. `kernel_version` is that of now; it is compared where
+    /// What has changed since it was loaded, if anything; nothing as long as the file's path is not known.
+    /// `kernel_version` is that of now; it is compared where
     /// [`Self::with_kernel_version`] has told that of then.
     pub fn change(&self, kernel_version: Option<&str>) -> Option<DriverChange> {
         if !self.library.is_current() {

@@ -15,7 +15,7 @@ use super::base::{IMAGES, NodeFacts, Runtime, Shape};
 use super::config;
 use super::tree::{self, Table, Value};
 use crate::distribution;
-use crate::facts::{DistributionKind, Host};
+use crate::facts::{Distribution, DistributionKind, Host};
 
 /// The largest file of settings that is read, in bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -44,7 +44,7 @@ pub(super) fn gather(
     };
     let mut assumptions = Vec::new();
     let mut doubts = Vec::new();
-    let settings = Settings::read(fs, &mut doubts);
+    let settings = Settings::read(distribution, fs, &mut doubts);
     let old = Written::new(written);
     let mut choose = |key: &str, written: Option<String>, usual: &str| {
         settings.text(key).or(written).unwrap_or_else(|| {
@@ -144,8 +144,8 @@ fn runtimes(containerd: &crate::facts::Containerd) -> Vec<Runtime> {
 struct Settings(Option<distribution::Settings>);
 
 impl Settings {
-    fn read(fs: &dyn HostFs, doubts: &mut Vec<String>) -> Self {
-        let settings = distribution::gather(fs).map_or(Reading::NotSupported, |found| found.settings);
+    fn read(distribution: &Distribution, fs: &dyn HostFs, doubts: &mut Vec<String>) -> Self {
+        let settings = distribution::settings_of(fs, distribution);
         if let Reading::Failed(reason) = &settings {
             doubts.push(format!("the flags of the supervisor can't be read: {reason}"));
         }

@@ -98,7 +98,8 @@ pub fn parse_k3s_version(rest: &[u8]) -> Option<Version> {
     let text = std::str::from_utf8(&rest[..end]).ok()?;
     // Strings of a Go binary stand side by side without an end, so that letters may follow the revision.
     let (numbers, after) = text.split_once("+k3s")?;
-    let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+    // Digits too; no release has had more revisions than two digits can say.
+    let digits = after.bytes().take(2).take_while(u8::is_ascii_digit).count();
     let plain = numbers.split('.').count() == 2 || numbers.contains('-');
     (digits > 0 && plain)
         .then(|| format!("1.{numbers}+k3s{}", &after[..digits]).parse().ok())
@@ -154,6 +155,12 @@ mod tests {
         assert_eq!(version(b"33.5+k3s1\0").as_deref(), Some("1.33.5+k3s1"));
         assert_eq!(version(b"33.5+k3s1version").as_deref(), Some("1.33.5+k3s1"));
         assert_eq!(version(b"34.0-rc1+k3s1 ").as_deref(), Some("1.34.0-rc1+k3s1"));
+        assert_eq!(version(b"33.5+k3s10").as_deref(), Some("1.33.5+k3s10"));
+        assert_eq!(
+            version(b"33.5+k3s1234567").as_deref(),
+            Some("1.33.5+k3s12"),
+            "the next string may begin with digits"
+        );
         assert_eq!(version(b"22.0\0v1.33.5+k3s1"), None);
         assert_eq!(version(b"2.3.4+k3s1"), None);
         assert_eq!(version(b"33.5+k3s"), None);

@@ -412,12 +412,31 @@ files:
 ",
     );
     assert_eq!(dkms.driver.module_on_disk, Reading::Value("570.1.2".to_owned()));
+    let twice = gather(
+        "
+description: x
+files:
+  /proc/sys/kernel/osrelease: 6.4.0
+  /lib/modules/6.4.0/updates/dkms/nvidia.ko.zst: ''
+  /var/lib/dkms/nvidia/570.1.2/6.4.0/x86_64/module/nvidia.ko.zst: ''
+  /var/lib/dkms/nvidia-open/580.1.2/6.4.0/x86_64/module/nvidia.ko.zst: ''
+",
+    );
+    assert_eq!(
+        twice.driver.module_on_disk.failure(),
+        Some(
+            "`/lib/modules/6.4.0/updates/dkms/nvidia.ko.zst` is there, its version can't be told from here (it is \
+             one of 570.1.2, 580.1.2): ask `modinfo -F version nvidia`"
+        ),
+        "either can be the one that is installed"
+    );
     let itself = gather(
         r#"
 description: x
 files:
   /proc/sys/kernel/osrelease: 6.4.0
   /lib/modules/6.4.0/updates/nvidia.ko: "\x7fELF\0srcversion=1\0version=580.9.8\0license=Dual MIT/GPL\0"
+  /var/lib/dkms/nvidia/570.1.2/6.4.0/x86_64/module/nvidia.ko.zst: ''
 "#,
     );
     assert_eq!(itself.driver.module_on_disk, Reading::Value("580.9.8".to_owned()));
