@@ -47,7 +47,8 @@ pub struct GlobalArgs {
     pub quiet: bool,
     /// Read the machine's files under this directory
     ///
-    /// For a host's root that is mounted into a container, or a copy of another machine's `/sys`.
+    /// For a host's root that is mounted into a container, or a copy of another machine's `/sys`. Only for roots that
+    /// you trust: the driver's library is loaded from there, and `check --next-boot` runs containerd from there.
     #[arg(long, global = true, value_name = "DIR", env = env::ROOT, hide_env_values = true, default_value = "/")]
     pub root: PathBuf,
     /// The driver's management library, instead of the one that is found

@@ -1,6 +1,7 @@
 //! `pitcrew check --next-boot` on nodes laid out in a directory, with the real containerd of both generations.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -61,6 +62,8 @@ fn node(generation: Generation, files: &[(&str, &str)]) -> TempDir {
     // JSON is YAML.
     let root = HostRoot::parse(&manifest.to_string(), "node", &find).unwrap();
     let dir = tempfile::tempdir().unwrap();
+    // Root's containerd of another root is run as nobody.
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     root.build(dir.path()).unwrap();
     let place = dir.path().join(binary.trim_start_matches('/'));
     std::fs::remove_file(&place).unwrap();

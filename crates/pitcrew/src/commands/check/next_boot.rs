@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -80,6 +81,8 @@ impl ContainerdDump for NotAsked {
 
 /// It takes some hundredths of a second.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// User and group of who owns nothing.
+const NOBODY: u32 = 65534;
 /// Far more than it prints.
 const MAX_OUTPUT: u64 = 4 << 20;
 
@@ -87,12 +90,22 @@ impl ContainerdDump for NodeContainerd<'_> {
     fn dump(&self, binary: &Path, files: &[DumpFile]) -> io::Result<Dumped> {
         // Only its owner can look into it: drop-ins may hold logins.
         let dir = tempfile::Builder::new().prefix("pitcrew-next-boot-").tempdir()?;
+        let as_nobody = self.is_foreign() && rustix::process::geteuid().is_root();
+        if as_nobody {
+            chown(dir.path(), Some(NOBODY), Some(NOBODY))?;
+        }
         for file in files {
-            std::fs::write(dir.path().join(&file.name), &file.text)?;
+            let path = dir.path().join(&file.name);
+            std::fs::write(&path, &file.text)?;
+            if as_nobody {
+                chown(&path, Some(NOBODY), Some(NOBODY))?;
+            }
         }
         let first = files.first().map(|file| file.name.as_str()).unwrap_or_default();
         let (stdout, stderr) = (dir.path().join("stdout"), dir.path().join("stderr"));
-        let mut command = Command::new(self.real(binary)?);
+        let program = self.real(binary)?;
+        is_program(&program)?;
+        let mut command = Command::new(program);
         // K3s's is one binary for many programs, which goes by its name.
         command
             .arg0("containerd")
@@ -104,7 +117,18 @@ impl ContainerdDump for NodeContainerd<'_> {
             .stdin(Stdio::null())
             .stdout(File::create(&stdout)?)
             .stderr(File::create(&stderr)?);
-        let status = within(&mut command, DEADLINE)?;
+        let status = if as_nobody {
+            command.uid(NOBODY).gid(NOBODY);
+            without_new_privileges(|| within(&mut command, DEADLINE)).map_err(|error| match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    let why = format!("as user {NOBODY}, as which another root's programs are run: {error}");
+                    io::Error::new(error.kind(), why)
+                }
+                _ => error,
+            })?
+        } else {
+            within(&mut command, DEADLINE)?
+        };
         let stderr = text(&stderr)?;
         if let Some(why) = not_asked(status, &stderr) {
             return Err(io::Error::other(why));
@@ -118,10 +142,41 @@ impl ContainerdDump for NodeContainerd<'_> {
 }
 
 impl NodeContainerd<'_> {
+    /// True for another root than the machine's: what lies there was perhaps not put there by this machine's root.
+    fn is_foreign(&self) -> bool {
+        self.root
+            .canonicalize()
+            .map_or(true, |root| root != Path::new("/"))
+    }
+
     /// Absolute: it is run in another directory.
     fn real(&self, binary: &Path) -> io::Result<PathBuf> {
         std::path::absolute(self.root.join(binary.strip_prefix("/").unwrap_or(binary)))
     }
+}
+
+/// Does this where no program that is started gains rights, as one with a setuid bit would. The kernel keeps that for
+/// each thread, for ever: so a thread is made for it.
+fn without_new_privileges<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, || {
+            rustix::thread::set_no_new_privs(true)?;
+            act()
+        })?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that was to run it has failed")))
+    })
+}
+
+/// The C library gives a file that the kernel does not run to a shell, whose words would be taken for containerd's.
+fn is_program(path: &Path) -> io::Result<()> {
+    let mut magic = Vec::new();
+    File::open(path)?.take(4).read_to_end(&mut magic)?;
+    if magic == b"\x7fELF" || magic.starts_with(b"#!") {
+        return Ok(());
+    }
+    Err(rustix::io::Errno::NOEXEC.into())
 }
 
 /// Why an end says nothing of the configuration: containerd itself did not get as far as to read it.
@@ -182,10 +237,35 @@ mod tests {
 
     fn program(text: &str) -> (tempfile::TempDir, PathBuf) {
         let root = tempfile::tempdir().unwrap();
+        open_to_all(root.path());
         let path = root.path().join("containerd");
         std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        open_to_all(&path);
         (root, PathBuf::from("/containerd"))
+    }
+
+    fn open_to_all(path: &Path) {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn the_program_of_another_root_has_no_rights_of_ours() {
+        if !rustix::process::geteuid().is_root() {
+            // It has the caller's rights then, who has none to lose.
+            return;
+        }
+        let script = "#!/bin/sh\nid -u; id -g; id -G; grep NoNewPrivs /proc/self/status\n";
+        let (root, path) = program(script);
+        let node = NodeContainerd { root: root.path() };
+        let dumped = node.dump(&path, &files()).unwrap();
+        assert_eq!(
+            dumped.stdout, "65534\n65534\n65534\nNoNewPrivs:\t1\n",
+            "{dumped:?}"
+        );
+        std::fs::set_permissions(root.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        let closed = node.dump(&path, &files()).unwrap_err().to_string();
+        assert!(closed.starts_with("as user 65534"), "{closed}");
+        assert!(!NodeContainerd { root: Path::new("/") }.is_foreign());
     }
 
     fn files() -> Vec<DumpFile> {
@@ -233,9 +313,10 @@ mod tests {
     fn a_root_that_is_given_relative_to_the_working_directory_is_found() {
         let here = std::env::current_dir().unwrap();
         let root = tempfile::tempdir_in(&here).unwrap();
+        open_to_all(root.path());
         let path = root.path().join("containerd");
         std::fs::write(&path, "#!/bin/sh\n").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        open_to_all(&path);
         let relative = root.path().strip_prefix(&here).unwrap();
         let dumped = NodeContainerd { root: relative }.dump(Path::new("/containerd"), &files());
         assert!(dumped.unwrap().success);
