@@ -5,6 +5,7 @@ use std::sync::mpsc::Sender;
 use crossterm::event::{Event as Input, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use super::watch::Event;
 use crate::view::top::Key;
@@ -35,7 +36,8 @@ pub(super) fn start_reading(events: Sender<Event>) -> std::io::Result<()> {
         .map(drop)
 }
 
-/// Waits for the signals that ask to end. From then on they no longer end the process by themselves.
+/// Waits for the signals that ask to end. From then on they end the process by themselves only once nobody listens any
+/// more: what is left to do after the view may hang.
 pub(super) fn start_catching(events: Sender<Event>) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     std::thread::Builder::new()
@@ -43,7 +45,8 @@ pub(super) fn start_catching(events: Sender<Event>) -> std::io::Result<()> {
         .spawn(move || {
             for signal in signals.forever() {
                 if events.send(Event::Signal(signal)).is_err() {
-                    return;
+                    // It fails only for signals that can't end a process.
+                    let _ = emulate_default_handler(signal);
                 }
             }
         })
@@ -76,6 +79,28 @@ fn translate(event: KeyEvent) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Run by the test below as a process of its own.
+    #[test]
+    #[ignore = "dies of a signal"]
+    fn is_signalled_after_the_view() {
+        let (events, happened) = std::sync::mpsc::channel();
+        start_catching(events).unwrap();
+        signal_hook::low_level::raise(SIGINT).unwrap();
+        assert!(matches!(happened.recv(), Ok(Event::Signal(SIGINT))));
+        drop(happened);
+        signal_hook::low_level::raise(SIGINT).unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
+
+    #[test]
+    fn a_signal_after_the_view_ends_the_process() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let mut this = std::process::Command::new(std::env::current_exe().unwrap());
+        let name = "top::input::tests::is_signalled_after_the_view";
+        let outcome = this.args(["--exact", name, "--ignored"]).output().unwrap();
+        assert_eq!(outcome.status.signal(), Some(SIGINT), "{outcome:?}");
+    }
 
     #[test]
     fn control_c_ends_and_a_released_key_is_nothing() {

@@ -46,7 +46,15 @@ pub(crate) fn live(state: &mut State, feed: Box<dyn Feed>, colour: bool) -> Resu
         silence_other_threads();
         input::start_reading(events.clone()).map_err(Error::Terminal)?;
         let _stop = start_looking(feed, state.settings.interval, start, events).map_err(Error::Terminal)?;
-        watch(&mut screen.terminal, state, &happened, || start.elapsed())?
+        let end = watch(&mut screen.terminal, state, &happened, || start.elapsed())?;
+        drop(screen);
+        // Whatever comes now finds the terminal as it was, and nobody who would take it from the signal's own effect.
+        let late = happened.try_iter().find_map(|event| match event {
+            watch::Event::Signal(signal) => Some(End::Signal(signal)),
+            _ => None,
+        });
+        drop(happened);
+        late.unwrap_or(end)
     };
     match end {
         End::Quit => Ok(()),
