@@ -81,7 +81,7 @@ fn device_plugins(node: &Node<'_>) -> Vec<Finding> {
         return vec![ask.not_applicable("no Kubernetes on this node")];
     }
     vec![match &node.host.kubelet.device_plugin_socket {
-        Reading::Value(true) => ask.ok("the kubelet listens for them"),
+        Reading::Value(true) => ask.ok("the kubelet's socket is there"),
         Reading::Value(false) => ask
             .failure(
                 "the directory is there, the kubelet's socket is not",
@@ -119,7 +119,7 @@ fn pod_resources(node: &Node<'_>) -> Vec<Finding> {
     }
     let why = "which pod holds which GPU can't be told without it";
     vec![match &node.host.kubelet.pod_resources_socket {
-        Reading::Value(true) => ask.ok("the kubelet tells them"),
+        Reading::Value(true) => ask.ok("the kubelet's socket is there"),
         Reading::Value(false) => ask.warning("no socket", why),
         Reading::NotSupported => ask.warning(format!("no {root}/pod-resources"), why),
         Reading::Failed(reason) => ask.unknown(reason).minor(),

@@ -90,7 +90,7 @@ mod tests {
         assert!(matches!(happened.recv(), Ok(Event::Signal(SIGINT))));
         drop(happened);
         signal_hook::low_level::raise(SIGINT).unwrap();
-        std::thread::sleep(std::time::Duration::from_secs(60));
+        std::thread::sleep(std::time::Duration::from_mins(1));
     }
 
     #[test]
