@@ -142,6 +142,17 @@ pub enum FileKind {
     Other,
 }
 
+/// Owner and permissions of what is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ownership {
+    /// Permission bits, e.g. `0o666`, without those of the kind.
+    pub mode: u32,
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
 /// Reads the host's files. Paths are absolute and as on the host; the implementation puts its root before them.
 pub trait HostFs {
     /// What is at `path`, without following a link there.
@@ -152,6 +163,15 @@ pub trait HostFs {
 
     /// Names in the directory, sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
+
+    /// Owner and permissions of what is at `path`, without following a link there.
+    ///
+    /// # Errors
+    /// Where nothing is there, and of the kind `Unsupported` where the implementation knows nothing of owners.
+    fn ownership(&self, path: &Path) -> io::Result<Ownership> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// At most `most` bytes from `offset` on, fewer only at the end: for files too large to be read whole, such as
     /// logs and programs.

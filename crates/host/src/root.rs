@@ -12,7 +12,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
-use pitcrew_core::ports::{FileKind, HostFs};
+use pitcrew_core::ports::{FileKind, HostFs, Ownership};
 use rustix::fs::OFlags;
 
 /// The largest file that is read whole, in bytes.
@@ -172,6 +172,15 @@ impl HostFs for HostRoots {
             }
         } else {
             FileKind::Other
+        })
+    }
+
+    fn ownership(&self, path: &Path) -> io::Result<Ownership> {
+        let metadata = fs::symlink_metadata(self.resolve(path, false)?)?;
+        Ok(Ownership {
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
         })
     }
 

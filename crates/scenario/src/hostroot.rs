@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pitcrew_core::ports::{FileKind, HostFs};
+use pitcrew_core::ports::{FileKind, HostFs, Ownership};
 
 use crate::change::Change;
 use crate::error::{ScenarioError, nearest};
@@ -134,6 +134,22 @@ impl HostRoot {
 impl HostFs for HostRoot {
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
         self.view(self.below().as_deref()).kind(path)
+    }
+
+    /// Everything is root's; what the manifest gives no mode has the one that it is built with.
+    fn ownership(&self, path: &Path) -> io::Result<Ownership> {
+        let given = self.modes.get(path).copied();
+        let usual = match self.kind(path)? {
+            FileKind::CharDevice { .. } => 0o666,
+            FileKind::Directory => 0o755,
+            FileKind::Link(_) => 0o777,
+            FileKind::File(_) | FileKind::Other => 0o644,
+        };
+        Ok(Ownership {
+            mode: given.unwrap_or(usual),
+            uid: 0,
+            gid: 0,
+        })
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
