@@ -7,9 +7,9 @@ use std::path::Path;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
-use pitcrew_cli::{Cli, Command, ExitStatus};
+use pitcrew_cli::{CdiCommand, Cli, Command, ExitStatus};
 
-use crate::commands::{check, completions, gpus, top, version};
+use crate::commands::{cdi, check, completions, gpus, top, version};
 use crate::error::{self, Error};
 use crate::output::{Output, Streams};
 
@@ -42,7 +42,8 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
             Command::Gpus(args) => args.scenario = None,
             Command::Check(args) => args.scenario = None,
             Command::Top(args) => args.scenario = None,
-            Command::Completions(_) | Command::Version => {}
+            Command::Cdi(CdiCommand::Generate(args)) => args.scenario = None,
+            Command::Cdi(_) | Command::Completions(_) | Command::Version => {}
         }
     }
     Ok(cli)
@@ -51,6 +52,7 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
 fn has_scenario_of_environment(matches: &ArgMatches) -> bool {
     const SCENARIO: &str = "scenario";
     matches.subcommand().is_some_and(|(_, of_command)| {
+        let of_command = of_command.subcommand().map_or(of_command, |(_, deeper)| deeper);
         of_command.try_contains_id(SCENARIO).unwrap_or(false)
             && of_command.value_source(SCENARIO) == Some(ValueSource::EnvVariable)
     })
@@ -65,6 +67,7 @@ fn run(cli: Cli, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
         Command::Gpus(args) => gpus::run(args, &global, output),
         Command::Check(args) => check::run(args, &global, output),
         Command::Top(args) => top::run(args, &global, output),
+        Command::Cdi(command) => cdi::run(command, &global, output),
         Command::Completions(args) => completions::run(&args, output),
         Command::Version => version::run(output),
     }

@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 
 use owo_colors::OwoColorize;
+use pitcrew_cdi::generate::GenerateError;
+use pitcrew_cdi::write::WriteError;
 use pitcrew_cli::ExitStatus;
 use pitcrew_core::ports::GpuError;
 
@@ -48,6 +50,16 @@ pub(crate) enum Error {
     },
     #[error(transparent)]
     Target(pitcrew_check::upgrade::TargetError),
+    #[error(transparent)]
+    CdiKind(pitcrew_cdi::spec::NameError),
+    #[error("the GPUs can't be described for container runtimes")]
+    CdiGenerate(#[from] GenerateError),
+    #[error("the specification was not written")]
+    CdiWrite(#[from] WriteError),
+    #[error("`{}` can't be read", .path.display())]
+    CdiRead { path: PathBuf, source: io::Error },
+    #[error("`{}` has devices of the same names: with both files no container could get any of them", .other.display())]
+    CdiConflict { other: PathBuf },
     #[error("the output can't be written")]
     Write(#[source] io::Error),
     #[error("the terminal can't be used for a live view")]
@@ -62,9 +74,11 @@ impl Error {
     /// The exit status that the error ends in.
     pub(crate) fn status(&self) -> ExitStatus {
         match self {
-            Self::UnknownCard { .. } | Self::AmbiguousCard { .. } | Self::Root { .. } | Self::Target(_) => {
-                ExitStatus::Usage
-            }
+            Self::UnknownCard { .. }
+            | Self::AmbiguousCard { .. }
+            | Self::Root { .. }
+            | Self::Target(_)
+            | Self::CdiKind(_) => ExitStatus::Usage,
             #[cfg(feature = "sim")]
             Self::UnknownScenario { .. } => ExitStatus::Usage,
             #[cfg(not(feature = "sim"))]
@@ -78,6 +92,10 @@ impl Error {
             | Self::Write(_)
             | Self::Terminal(_)
             | Self::FeedFailed(_)
+            | Self::CdiGenerate(_)
+            | Self::CdiWrite(_)
+            | Self::CdiRead { .. }
+            | Self::CdiConflict { .. }
             | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
     }
@@ -122,7 +140,26 @@ impl Hint for Error {
             Self::FeedFailed(_) => {
                 owned(&["this is a mistake in pitcrew: please report it with this message"])
             }
-            Self::NoThread(_) | Self::Write(_) | Self::Encode(_) => Vec::new(),
+            Self::CdiKind(_) => owned(&["for example `--kind nvidia.com/gpu`"]),
+            Self::CdiGenerate(GenerateError::NoLibraries { .. }) => owned(&[
+                "`--driver-root` names the root of a driver that is not installed on the node itself, such as `/run/nvidia/driver`",
+                "`--library-dir` names the directory of `libcuda.so.*` where it is none of the usual ones",
+            ]),
+            Self::CdiGenerate(GenerateError::NoDevices(_)) => {
+                owned(&["`pitcrew check` says what this machine lacks"])
+            }
+            Self::CdiWrite(WriteError::File { .. }) => {
+                owned(&["directories of container runtimes are root's: try it with `sudo`"])
+            }
+            Self::CdiConflict { other } => vec![format!(
+                "stop who writes `{0}`, remove it, and try again; or give the devices another `--kind`",
+                other.display()
+            )],
+            Self::CdiRead { .. }
+            | Self::CdiWrite(_)
+            | Self::NoThread(_)
+            | Self::Write(_)
+            | Self::Encode(_) => Vec::new(),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Specifications of imaginary nodes.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod directories;
 mod nodes;

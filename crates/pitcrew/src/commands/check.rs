@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::output::Output;
 use crate::view::check::{self as view, Document, UpgradeDocument};
 
-mod facts;
+pub(super) mod facts;
 #[cfg(feature = "sim")]
 mod imaginary;
 #[cfg(not(feature = "sim"))]

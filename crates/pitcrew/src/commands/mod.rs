@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod catalog;
+pub(crate) mod cdi;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod gpus;

@@ -1,6 +1,7 @@
 //! What people and programs see: tables, texts and documents, made from facts that are already there.
 
 pub(crate) mod card;
+pub(crate) mod cdi;
 pub(crate) mod chart;
 pub(crate) mod check;
 pub(crate) mod gpus;

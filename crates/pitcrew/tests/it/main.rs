@@ -6,6 +6,8 @@
 
 mod catalog;
 #[cfg(feature = "sim")]
+mod cdi;
+#[cfg(feature = "sim")]
 mod check;
 mod driver;
 mod errors;

@@ -14,10 +14,10 @@ use crate::view::check::Source;
 use crate::view::report::Source as Origin;
 
 /// A node that can be looked at. Nothing of it is read before it is asked for.
-pub(super) struct Node<'a> {
+pub(in crate::commands) struct Node<'a> {
     pub(super) source: Source,
     /// Its files.
-    pub(super) fs: Box<dyn HostFs>,
+    pub(in crate::commands) fs: Box<dyn HostFs>,
     /// The directory that the files are in; `None` where they are imaginary.
     pub(super) root: Option<PathBuf>,
     scenario: Option<&'a str>,
@@ -25,7 +25,10 @@ pub(super) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    pub(super) fn open(scenario: Option<&'a str>, global: &'a GlobalArgs) -> Result<Self, Error> {
+    pub(in crate::commands) fn open(
+        scenario: Option<&'a str>,
+        global: &'a GlobalArgs,
+    ) -> Result<Self, Error> {
         let elsewhere = (global.root != Path::new("/")).then(|| global.root.clone());
         let mut source = Source {
             root: elsewhere.as_ref().map(|root| root.display().to_string()),
@@ -52,7 +55,7 @@ impl<'a> Node<'a> {
     }
 
     /// What the driver says, or why it says nothing.
-    pub(super) fn gpus(&self) -> Result<Result<Inventory, GpuError>, Error> {
+    pub(in crate::commands) fn gpus(&self) -> Result<Result<Inventory, GpuError>, Error> {
         match driver::open(self.global, self.scenario)?.look() {
             Ok(seen) => Ok(Ok(of_driver(seen))),
             Err(Error::Gpus(fault)) => Ok(Err(fault)),
