@@ -18,7 +18,8 @@ pub const DEFAULT: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 pub struct Directories {
     /// All files that a runtime would read, in its order.
     pub files: Vec<File>,
-    /// Directories that can't be read, and why. A runtime looks into none behind the first of them.
+    /// Directories that can't be read, and why. A runtime skips them (CDI's library 1.1.0), or looks into none behind
+    /// the first of them (1.1.1).
     pub unread: Vec<(PathBuf, io::Error)>,
 }
 

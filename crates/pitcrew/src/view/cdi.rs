@@ -56,7 +56,9 @@ impl List {
         });
         let unread = read.unread.iter().map(|(dir, error)| Ignored {
             path: shown(dir),
-            reason: format!("it can't be read, and container runtimes look into no later directory: {error}"),
+            reason: format!(
+                "it can't be read, and some container runtimes look into no later directory: {error}"
+            ),
         });
         let refused = read.files.iter().filter_map(|file| {
             let refusal = file.spec.as_ref().err()?;
