@@ -14,6 +14,7 @@ mod deny;
 mod dist;
 mod fuzz;
 mod generate;
+mod hook;
 mod nvml;
 mod packages;
 mod process;
@@ -46,6 +47,8 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
     /// Build what people run on their hosts: the binary, completions, man pages
     Dist(dist::DistArgs),
+    /// Build the static binary of the CDI hooks and the runtime wrapper
+    Hook(hook::HookArgs),
     /// Check licences, sources and duplicates of the dependencies
     Deny,
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Testbed(args) => testbed::run(args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Hook(args) => hook::run(&args),
         Command::Deny => deny::run(),
     };
     match result {

@@ -136,6 +136,7 @@ fn ground(ring: u8, programs: &[&Program], given: &mut Given) -> Result<Ground> 
                 )));
             }
         }
+        given.push(("PITCREW_HOOK", crate::hook::build()?));
     }
     match ring {
         5 if !Path::new("/proc/driver/nvidia/version").exists() => Ok(Ground::Missing(
