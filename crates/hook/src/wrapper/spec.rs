@@ -239,12 +239,27 @@ fn is_spec(path: &Path) -> bool {
 }
 
 fn parse(path: &Path, text: &[u8]) -> Result<Spec, String> {
-    if path.extension().is_some_and(|extension| extension == "json") {
-        return serde_json::from_slice(text).map_err(|error| error.to_string());
+    // By way of a tree without types: the YAML parser is compiled once, not for each type, and the binary stays small.
+    let tree: Value = if path.extension().is_some_and(|extension| extension == "json") {
+        serde_json::from_slice(text).map_err(|error| error.to_string())?
+    } else {
+        let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
+        let tree = serde_saphyr::from_str(text);
+        tree.map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?
+    };
+    Spec::deserialize(without_nulls(tree)).map_err(|error| error.to_string())
+}
+
+/// A field that is null is as good as absent, for every reader of CDI.
+fn without_nulls(tree: Value) -> Value {
+    match tree {
+        Value::Object(fields) => {
+            let said = fields.into_iter().filter(|(_, value)| !value.is_null());
+            said.map(|(key, value)| (key, without_nulls(value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
     }
-    let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
-    serde_saphyr::from_str(text)
-        .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
 }
 
 #[cfg(test)]
@@ -271,10 +286,13 @@ mod tests {
         std::fs::write(etc.path().join("a.json"), spec("a.com/x", &["0", "1"])).unwrap();
         std::fs::write(run.path().join("a.yaml"), spec("a.com/x", &["0"])).unwrap();
         std::fs::write(run.path().join("broken.json"), "{").unwrap();
+        let nulls = "kind: a.com/y\ndevices:\n- name: \"0\"\n  containerEdits: {env: [Y=1], mounts: null}\ncontainerEdits: null\n";
+        std::fs::write(run.path().join("nulls.yaml"), nulls).unwrap();
         std::fs::write(run.path().join("other.txt"), "{").unwrap();
         let dirs = [etc.path().to_owned(), run.path().to_owned()];
         let specs = Specs::load(&dirs);
         assert_eq!(specs.find(&name("a.com/x=0")).unwrap().0, 1);
+        assert_eq!(specs.resolve(&[name("a.com/y=0")]).unwrap()[1].env, ["Y=1"]);
         let env: Vec<&str> = specs
             .resolve(&[name("a.com/x=1"), name("a.com/x=0"), name("a.com/x=1")])
             .unwrap()
