@@ -189,6 +189,8 @@ fn start(root: &ContainerRoot, program: OwnedFd) -> io::Result<Child> {
 
 /// Goes where nothing of the host is left, and gives up what is not needed there.
 fn confine(root: BorrowedFd<'_>) -> Result<(), (i32, Errno)> {
+    // A working directory goes along into the new namespace; a descriptor would stay in the old one.
+    rustix::process::fchdir(root).map_err(|errno| (3, errno))?;
     #[expect(
         unsafe_code,
         reason = "rustix marks unshare so, for flags that this does not use"
@@ -197,22 +199,26 @@ fn confine(root: BorrowedFd<'_>) -> Result<(), (i32, Errno)> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.map_err(|errno| (1, errno))?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change(c"/", private).map_err(|errno| (2, errno))?;
-    enter(root).map_err(|errno| (3, errno))?;
+    enter().map_err(|errno| (3, errno))?;
     rustix::process::chdir(c"/").map_err(|errno| (4, errno))?;
+    let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+    let meant = rustix::fs::fstat(root).map(identity).map_err(|errno| (4, errno))?;
+    if rustix::fs::stat(c"/").map(identity) != Ok(meant) {
+        return Err((4, Errno::XDEV));
+    }
     limit().map_err(|errno| (5, errno))?;
     drop_privileges().map_err(|errno| (6, errno))
 }
 
-/// Makes the container's root the only one.
-fn enter(root: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Makes the working directory the only root.
+fn enter() -> Result<(), Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old = rustix::fs::open(c"/", flags, Mode::empty())?;
-    rustix::process::fchdir(root)?;
     match rustix::process::pivot_root(c".", c".") {
         Ok(()) => {}
-        Err(Errno::INVAL) => {
+        Err(Errno::INVAL | Errno::BUSY) => {
             // It is no mount of its own (a runtime's is), or the host's root is a ramfs, which can't be put aside.
-            if let Ok(mounted) = mount_itself(root) {
+            if let Ok(mounted) = mount_itself() {
                 rustix::process::fchdir(&mounted)?;
             }
             if rustix::process::pivot_root(c".", c".").is_err() {
@@ -227,13 +233,13 @@ fn enter(root: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::mount::unmount(c".", UnmountFlags::DETACH)
 }
 
-/// Mounts a directory on itself, without its path (kernel 5.2).
-fn mount_itself(root: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let empty = OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;
-    let flags = empty | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = rustix::mount::open_tree(root, c"", flags)?;
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    rustix::mount::move_mount(&tree, c"", root, c"", flags)?;
+/// Mounts the working directory on itself, without its path (kernel 5.2).
+fn mount_itself() -> Result<OwnedFd, Errno> {
+    let copy = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE;
+    let flags = copy | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(rustix::fs::CWD, c".", flags)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(&tree, c"", rustix::fs::CWD, c".", flags)?;
     Ok(tree)
 }
 
