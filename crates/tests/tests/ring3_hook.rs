@@ -1,4 +1,5 @@
 //! The static binary of hooks and wrapper: hostile roots, a real container through runc, and what the wrapper costs.
+#![expect(clippy::unwrap_used, reason = "a test that can't prepare its files has failed")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -208,20 +209,18 @@ fn a_hostile_root_changes_nothing_outside_of_it() {
     );
     assert_eq!(bundle.hook(&["from-the-future"]).code, Some(0));
 
-    // `etc` is by turns a directory and a link out, while the hooks run.
+    // `etc` is by turns a link inside and a link out, while the hooks run; what the latter means exists inside too.
     fs::remove_file(root.join("etc/ld.so.conf.d/x.conf")).unwrap();
-    symlink(canary.path(), root.join("other")).unwrap();
+    fs::rename(root.join("etc"), root.join("kept")).unwrap();
+    symlink("kept", root.join("etc")).unwrap();
+    fs::create_dir_all(root.join(canary.path().strip_prefix("/").unwrap())).unwrap();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                for (from, to) in [
-                    ("etc", "kept"),
-                    ("other", "etc"),
-                    ("etc", "other"),
-                    ("kept", "etc"),
-                ] {
-                    fs::rename(root.join(from), root.join(to)).unwrap();
+                for target in [canary.path(), Path::new("kept")] {
+                    symlink(target, root.join("next")).unwrap();
+                    fs::rename(root.join("next"), root.join("etc")).unwrap();
                 }
             }
         });
