@@ -202,7 +202,9 @@ fn confine(root: BorrowedFd<'_>) -> Result<(), (i32, Errno)> {
     enter().map_err(|errno| (3, errno))?;
     rustix::process::chdir(c"/").map_err(|errno| (4, errno))?;
     let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-    let meant = rustix::fs::fstat(root).map(identity).map_err(|errno| (4, errno))?;
+    let meant = rustix::fs::fstat(root)
+        .map(identity)
+        .map_err(|errno| (4, errno))?;
     if rustix::fs::stat(c"/").map(identity) != Ok(meant) {
         return Err((4, Errno::XDEV));
     }

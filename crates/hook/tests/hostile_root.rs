@@ -1,5 +1,8 @@
 //! Roots that were made to lead a hook astray: whatever is in them, nothing outside is seen or changed.
-#![expect(clippy::unwrap_used, reason = "a test that can't prepare its files has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't prepare its files has failed"
+)]
 
 use std::fs;
 use std::os::fd::AsFd;

@@ -1,5 +1,8 @@
 //! The static binary of hooks and wrapper: hostile roots, a real container through runc, and what the wrapper costs.
-#![expect(clippy::unwrap_used, reason = "a test that can't prepare its files has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't prepare its files has failed"
+)]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -355,6 +358,7 @@ fn the_wrapper_gives_what_was_granted_and_nothing_else() {
 /// Fails where the wrapper adds 3 ms or more to a runtime that ends at once; prints the figures.
 #[test]
 #[ignore = "needs the static binary: cargo xtask test --ring 3"]
+#[expect(clippy::print_stdout, reason = "the figures are what one runs it for")]
 fn the_wrapper_adds_less_than_3_ms() {
     let dir = tempfile::tempdir().unwrap();
     let wrapper = wrapper(dir.path(), &json!({"runtimes": ["/bin/true"]}));
