@@ -370,6 +370,17 @@ pub struct MigMode {
     pub pending: bool,
 }
 
+/// A GPU instance: memory and engines that no other one shares. Compute instances in it make it usable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GpuInstance {
+    /// Its number on the GPU.
+    pub id: u32,
+    /// Profile, e.g. `3g.40gb`.
+    pub profile: Profile,
+    /// Memory slices that it takes.
+    pub placement: Placement,
+}
+
 /// A MIG device: one compute instance in one GPU instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MigDevice {
@@ -379,7 +390,7 @@ pub struct MigDevice {
     pub gpu_instance: u32,
     /// Number of the compute instance in it.
     pub compute_instance: u32,
-    /// Profile, e.g. `1g.10gb`.
+    /// Profile, e.g. `1g.10gb`, or `1c.3g.40gb` for a part of a GPU instance's compute slices.
     pub profile: Profile,
     /// Memory slices that the GPU instance takes.
     pub placement: Placement,

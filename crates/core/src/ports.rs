@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::gpu::MigDevice;
+use crate::gpu::{GpuInstance, MigDevice};
 use crate::inventory::Inventory;
 use crate::mig::{GeometryProfile, Placement, Profile};
 use crate::reading::Reading;
@@ -100,7 +100,8 @@ pub trait Events {
     fn wait(&mut self, timeout: Duration) -> Result<Option<GpuEvent>, GpuError>;
 }
 
-/// Cuts GPUs into MIG devices.
+/// Cuts GPUs into MIG devices: a GPU instance has memory and engines of its own, and each compute instance in it some of
+/// its compute slices. A device is a compute instance.
 pub trait Mig {
     /// Turns MIG on or off. On cards that need a reset for it the mode is only pending afterwards.
     fn set_mode(&mut self, uuid: &str, enabled: bool) -> Result<(), GpuError>;
@@ -108,17 +109,71 @@ pub trait Mig {
     /// Profiles of this GPU, with their placements, as the driver gives them.
     fn profiles(&mut self, uuid: &str) -> Result<Vec<GeometryProfile>, GpuError>;
 
-    /// Creates a GPU instance and in it a compute instance of the profile's size, and returns the device.
+    /// GPU instances on this GPU, by number, also those without a compute instance, which no [`Inventory`] shows as
+    /// a device. None while MIG is off.
+    fn gpu_instances(&mut self, uuid: &str) -> Result<Vec<GpuInstance>, GpuError>;
+
+    /// Creates a GPU instance with nothing in it: CUDA sees no device before there is a compute instance.
     ///
-    /// With no placement the driver chooses the first that is free.
+    /// The profile is one of [`Mig::profiles`]. With no placement the driver chooses the first that is free. The
+    /// driver also gives the number; what else is on the GPU keeps its own. Refused while MIG is off, where the card
+    /// has no such profile, and where no place or not the one asked for is free.
+    fn create_gpu_instance(
+        &mut self,
+        uuid: &str,
+        profile: &Profile,
+        placement: Option<Placement>,
+    ) -> Result<GpuInstance, GpuError>;
+
+    /// Creates a compute instance in a GPU instance, and returns the device that it makes, with a UUID that no device
+    /// had before.
+    ///
+    /// The profile names the compute slices and the GPU instance that they are of: `1c.3g.40gb`, or `3g.40gb` for all
+    /// of them. Compute instances in one GPU instance share its memory and engines. The driver chooses the slices,
+    /// the first that are free. Refused where there is no such GPU instance, where it is of another profile or can't
+    /// be cut so (see [`Profile::parts`]), and where too few slices are free.
+    fn create_compute_instance(
+        &mut self,
+        uuid: &str,
+        gpu_instance: u32,
+        profile: &Profile,
+    ) -> Result<MigDevice, GpuError>;
+
+    /// Destroys a compute instance; its GPU instance stays, and keeps its memory slices.
+    ///
+    /// Refused where there is no such instance; [`GpuError::InUse`] while a process runs in it. What runs in other
+    /// compute instances goes on.
+    fn destroy_compute_instance(
+        &mut self,
+        uuid: &str,
+        gpu_instance: u32,
+        compute_instance: u32,
+    ) -> Result<(), GpuError>;
+
+    /// Creates a GPU instance and in it one compute instance, and returns the device: both or neither.
+    ///
+    /// The compute instance has all slices, or as many as the profile says (`1c.3g.40gb`). With no placement the
+    /// driver chooses the first that is free.
     fn create(
         &mut self,
         uuid: &str,
         profile: &Profile,
         placement: Option<Placement>,
-    ) -> Result<MigDevice, GpuError>;
+    ) -> Result<MigDevice, GpuError> {
+        let instance = self.create_gpu_instance(uuid, &profile.gpu_instance(), placement)?;
+        let created = self.create_compute_instance(uuid, instance.id, profile);
+        if created.is_err() {
+            // Half a device would take its place for ever; the first error is the one to tell.
+            let _: Result<(), GpuError> = self.destroy(uuid, instance.id);
+        }
+        created
+    }
 
     /// Destroys a GPU instance and the compute instances in it.
+    ///
+    /// The driver itself refuses a GPU instance in which compute instances are left, so they go first, one after the
+    /// other. [`GpuError::InUse`], with all of them left as they are, while a process runs in one of them; a process
+    /// that starts in the middle of it can leave some destroyed.
     fn destroy(&mut self, uuid: &str, gpu_instance: u32) -> Result<(), GpuError>;
 }
 

@@ -84,7 +84,23 @@ pub const MIG_CREATE: &str = "nvmlDeviceCreateGpuInstanceWithPlacement";
 /// Destroying a GPU instance.
 pub const MIG_DESTROY: &str = "nvmlGpuInstanceDestroy";
 
-const OTHERS: &[&str] = &[GPM, MIG_MODE, MIG_PROFILES, MIG_CREATE, MIG_DESTROY];
+/// Listing GPU instances.
+pub const MIG_INSTANCES: &str = "nvmlDeviceGetGpuInstances";
+/// Creating a compute instance.
+pub const MIG_CREATE_COMPUTE: &str = "nvmlGpuInstanceCreateComputeInstance";
+/// Destroying a compute instance.
+pub const MIG_DESTROY_COMPUTE: &str = "nvmlComputeInstanceDestroy";
+
+const OTHERS: &[&str] = &[
+    GPM,
+    MIG_MODE,
+    MIG_PROFILES,
+    MIG_CREATE,
+    MIG_DESTROY,
+    MIG_INSTANCES,
+    MIG_CREATE_COMPUTE,
+    MIG_DESTROY_COMPUTE,
+];
 
 /// Names of all calls that can hang or take time.
 pub fn all() -> impl Iterator<Item = &'static str> {

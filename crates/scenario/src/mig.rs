@@ -1,7 +1,7 @@
 //! MIG as a state machine: modes, instances, and who holds them.
 //!
-//! The driver makes a device in two steps, a GPU instance and then compute instances in it. Our own code wants both at
-//! once ([`Mig::create`]); the mock of NVIDIA's library takes one step after the other ([`Change`]).
+//! The driver makes a device in two steps, a GPU instance and then compute instances in it. Our own code takes both at
+//! once ([`Mig::create`]) or one after the other; the mock of NVIDIA's library takes single steps ([`Change`]).
 
 use pitcrew_core::Reading;
 use pitcrew_core::catalog::Architecture;
@@ -68,11 +68,22 @@ impl GpuInstance {
         }
     }
 
-    /// Where a compute instance of this size can start: at multiples of its size, as far as there are slices.
+    /// Where a compute instance of this size can start: at multiples of its size, as far as there are slices. Nowhere
+    /// if the profile has no part of this size.
     pub fn starts(&self, slices: u8) -> Vec<u8> {
+        let is_part = self.profile.parts().any(|part| part.compute_slices == slices);
         match self.profile.gpu_slices.checked_sub(slices) {
-            Some(last) if slices > 0 => (0..=last).step_by(slices.into()).collect(),
+            Some(last) if slices > 0 && is_part => (0..=last).step_by(slices.into()).collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Without its compute instances.
+    fn outline(&self) -> pitcrew_core::gpu::GpuInstance {
+        pitcrew_core::gpu::GpuInstance {
+            id: self.id,
+            profile: self.profile.clone(),
+            placement: self.placement,
         }
     }
 
@@ -100,15 +111,53 @@ impl Mig for Machine {
         })
     }
 
-    fn create(
+    fn gpu_instances(&mut self, uuid: &str) -> Result<Vec<pitcrew_core::gpu::GpuInstance>, GpuError> {
+        self.on_gpu(uuid, &[calls::MIG_INSTANCES], |gpu, _| {
+            gpu.cut()?;
+            Ok(gpu.instances.iter().map(GpuInstance::outline).collect())
+        })
+    }
+
+    fn create_gpu_instance(
         &mut self,
         uuid: &str,
         profile: &Profile,
         placement: Option<Placement>,
-    ) -> Result<MigDevice, GpuError> {
-        self.change_gpu(uuid, &[calls::MIG_CREATE], |gpu, (node, created)| {
+    ) -> Result<pitcrew_core::gpu::GpuInstance, GpuError> {
+        self.change_gpu(uuid, &[calls::MIG_CREATE], |gpu, _| {
             gpu.may_be_cut()?;
-            gpu.place(profile, placement, node, created)
+            let id = gpu.place_gpu_instance(profile, placement)?;
+            Ok(gpu.gpu_instance(id)?.outline())
+        })
+    }
+
+    fn create_compute_instance(
+        &mut self,
+        uuid: &str,
+        gpu_instance: u32,
+        profile: &Profile,
+    ) -> Result<MigDevice, GpuError> {
+        self.change_gpu(uuid, &[calls::MIG_CREATE_COMPUTE], |gpu, (node, created)| {
+            let whole = gpu.gpu_instance(gpu_instance)?.profile.clone();
+            if !whole.parts().any(|part| part == *profile) {
+                let parts: Vec<_> = whole.parts().map(|part| part.to_string()).collect();
+                return Err(gpu.refused(format!(
+                    "GPU instance {gpu_instance} has no part `{profile}`; it has {}",
+                    parts.join(", ")
+                )));
+            }
+            gpu.place_compute_instance(gpu_instance, profile.compute_slices, None, node, created)
+        })
+    }
+
+    fn destroy_compute_instance(
+        &mut self,
+        uuid: &str,
+        gpu_instance: u32,
+        compute_instance: u32,
+    ) -> Result<(), GpuError> {
+        self.change_gpu(uuid, &[calls::MIG_DESTROY_COMPUTE], |gpu, _| {
+            gpu.destroy_compute_instance(gpu_instance, compute_instance)
         })
     }
 
@@ -322,9 +371,19 @@ impl GpuState {
             .ok_or(absent)
     }
 
+    /// A process that holds this compute instance. One of which only the GPU instance is known may be in any of them.
+    fn compute_holder(&self, gpu_instance: u32, compute_instance: u32) -> Option<u32> {
+        let mut processes = self.base.processes.value()?.iter();
+        let holder = processes.find(|process| {
+            process.gpu_instance == Some(gpu_instance)
+                && process.compute_instance.is_none_or(|id| id == compute_instance)
+        });
+        holder.map(|process| process.pid)
+    }
+
     /// Destroys a compute instance that no process holds.
     pub(crate) fn destroy_compute_instance(&mut self, gpu_instance: u32, id: u32) -> Result<(), GpuError> {
-        if let Some(pid) = self.holder(Some(gpu_instance)) {
+        if let Some(pid) = self.compute_holder(gpu_instance, id) {
             return Err(self.in_use(pid));
         }
         let absent = self.refused(format!(

@@ -65,6 +65,27 @@ impl Profile {
         }
     }
 
+    /// The profile of the GPU instance that it is of: `3g.40gb` of `1c.3g.40gb`, and itself of a whole one.
+    #[must_use]
+    pub fn gpu_instance(&self) -> Self {
+        Self {
+            compute_slices: self.gpu_slices,
+            ..self.clone()
+        }
+    }
+
+    /// What its GPU instance can be cut into, smallest first: compute instances of one, two, three or four slices,
+    /// or of all. Four slices have no part of three (NVIDIA's MIG user guide, compute instances).
+    pub fn parts(&self) -> impl Iterator<Item = Self> {
+        let whole = self.gpu_instance();
+        let all = whole.gpu_slices;
+        let smaller = (1..=4).filter(move |&part| part < all && !(part == 3 && all == 4));
+        smaller.chain([all]).map(move |compute_slices| Self {
+            compute_slices,
+            ..whole.clone()
+        })
+    }
+
     /// The resource that the device plugin's strategy `mixed` offers it as, without the prefix `nvidia.com/`.
     pub fn resource_name(&self) -> String {
         format!("mig-{}", self.to_string().replace('+', "."))
@@ -164,6 +185,25 @@ mod tests {
         assert_eq!(resource("1g.5gb+me"), "mig-1g.5gb.me");
         assert_eq!(resource("1g.24gb-me"), "mig-1g.24gb-me");
         assert_eq!(resource("2g.48gb+me.all"), "mig-2g.48gb.me.all");
+    }
+
+    #[test]
+    fn a_gpu_instance_is_cut_into_parts_or_left_whole() {
+        let parts = |name: &str| {
+            let profile = name.parse::<Profile>().unwrap();
+            let names: Vec<_> = profile.parts().map(|part| part.to_string()).collect();
+            names.join(" ")
+        };
+        assert_eq!(parts("1g.10gb+me"), "1g.10gb+me");
+        assert_eq!(parts("2g.48gb+gfx"), "1c.2g.48gb+gfx 2g.48gb+gfx");
+        assert_eq!(parts("1c.3g.40gb"), "1c.3g.40gb 2c.3g.40gb 3g.40gb");
+        assert_eq!(parts("4g.40gb"), "1c.4g.40gb 2c.4g.40gb 4g.40gb");
+        assert_eq!(
+            parts("7g.80gb"),
+            "1c.7g.80gb 2c.7g.80gb 3c.7g.80gb 4c.7g.80gb 7g.80gb"
+        );
+        let part: Profile = "1c.3g.40gb".parse().unwrap();
+        assert_eq!(part.gpu_instance().to_string(), "3g.40gb");
     }
 
     #[test]
