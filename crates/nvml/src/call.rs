@@ -47,7 +47,7 @@ plain! {
     sys::nvmlProcessInfo_v1_t, sys::nvmlProcessInfo_v2_t,
     sys::nvmlDeviceAttributes_t, sys::nvmlGpuInstancePlacement_t,
     sys::nvmlGpuInstanceProfileInfo_t, sys::nvmlGpuInstanceProfileInfo_v2_t, sys::nvmlGpuInstanceInfo_t,
-    sys::nvmlComputeInstanceProfileInfo_t,
+    sys::nvmlComputeInstanceProfileInfo_t, sys::nvmlComputeInstanceInfo_t,
     sys::nvmlEventData_t, sys::nvmlGpmSupport_t,
     sys::nvmlGpuFabricInfo_t, sys::nvmlGpuFabricInfoV_t,
 }

@@ -1,21 +1,23 @@
-//! GPU instances and compute instances: reading, creating, destroying.
+//! MIG: its mode, profiles and devices, and GPU instances.
 
 use nvml_wrapper_sys::bindings as sys;
 use pitcrew_core::Reading;
-use pitcrew_core::gpu::{MigDevice, MigMode};
+use pitcrew_core::gpu::{GpuInstance as GpuInstanceFacts, MigDevice, MigMode};
 use pitcrew_core::mig::{GeometryProfile, Placement, Profile};
 use pitcrew_core::ports::GpuError;
 
 use crate::call::{self, Handle, Plain as _, version_of};
 use crate::code::{Answer, Code};
 use crate::device::Device;
-use crate::library::{Functions, Library};
+use crate::library::Library;
+
+mod compute;
+
+pub(crate) use compute::{create_compute_instance, destroy_compute_instance};
 
 /// NVML's numbers for kinds of GPU instances are 0 to 17 so far (`NVML_GPU_INSTANCE_PROFILE_*`); those that a
 /// library doesn't know it refuses.
 const MOST_PROFILES: u32 = 32;
-/// Engines of a compute instance are always shared (`NVML_COMPUTE_INSTANCE_ENGINE_PROFILE_SHARED`).
-const SHARED_ENGINES: u32 = 0;
 const MIB: u64 = 1 << 20;
 
 /// A GPU instance. It lives no longer than the library.
@@ -32,17 +34,6 @@ impl Handle for GpuInstance<'_> {
     }
 }
 
-/// A compute instance, as an argument of a call.
-#[derive(Debug, Clone, Copy)]
-struct ComputeInstance(sys::nvmlComputeInstance_t);
-
-impl Handle for ComputeInstance {
-    type Raw = sys::nvmlComputeInstance_t;
-    fn raw(self) -> Self::Raw {
-        self.0
-    }
-}
-
 /// What is known of a kind of GPU instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ProfileInfo {
@@ -56,59 +47,30 @@ struct ProfileInfo {
 }
 
 impl GpuInstance<'_> {
-    fn f(&self) -> &Functions {
-        &self.library.functions
-    }
-
     fn info(self) -> Answer<sys::nvmlGpuInstanceInfo_t> {
         call::get_of(&self.library.functions.nvmlGpuInstanceGetInfo, self)
     }
 
-    /// Kinds of compute instances in it.
-    fn compute_profiles(self) -> impl Iterator<Item = (u32, sys::nvmlComputeInstanceProfileInfo_t)> {
-        (0..MOST_PROFILES).filter_map(move |profile| {
-            let functions = &self.library.functions;
-            let info = call::get_of_three(
-                &functions.nvmlGpuInstanceGetComputeInstanceProfileInfo,
-                self,
-                profile,
-                SHARED_ENGINES,
-            );
-            Some((profile, info.ok()?))
+    /// What we say of it, whose profile is known.
+    fn facts(self, uuid: &str, profile: Profile) -> Result<GpuInstanceFacts, GpuError> {
+        let info = self
+            .info()
+            .map_err(|code| code.of_request(uuid, "reading a GPU instance"))?;
+        let placement = placement(info.placement)
+            .ok_or_else(|| refused(uuid, "the placement of a GPU instance makes no sense".to_owned()))?;
+        Ok(GpuInstanceFacts {
+            id: info.id,
+            profile,
+            placement,
         })
-    }
-
-    fn compute_instances(self) -> Answer<Vec<ComputeInstance>> {
-        let mut all = Vec::new();
-        let mut seen = Vec::new();
-        for (_, profile) in self.compute_profiles() {
-            // Kinds that differ only in their name may have one number.
-            if seen.contains(&profile.id) {
-                continue;
-            }
-            seen.push(profile.id);
-            let of_kind = call::list_of_two(&self.f().nvmlGpuInstanceGetComputeInstances, self, profile.id)?;
-            all.extend(of_kind.into_iter().map(ComputeInstance));
-        }
-        Ok(all)
-    }
-
-    fn create_compute_instance(self, slices: u8) -> Answer<()> {
-        let profile = self
-            .compute_profiles()
-            .find(|(_, profile)| profile.sliceCount == u32::from(slices))
-            .ok_or(Code::NOT_FOUND)?;
-        let _created: sys::nvmlComputeInstance_t =
-            call::get_of_two(&self.f().nvmlGpuInstanceCreateComputeInstance, self, profile.1.id)?;
-        Ok(())
     }
 
     /// Destroys it and the compute instances in it.
     fn destroy(self) -> Answer<()> {
         for instance in self.compute_instances()? {
-            call::act(&self.f().nvmlComputeInstanceDestroy, instance)?;
+            instance.destroy()?;
         }
-        call::act(&self.f().nvmlGpuInstanceDestroy, self)
+        call::act(&self.library.functions.nvmlGpuInstanceDestroy, self)
     }
 }
 
@@ -324,21 +286,44 @@ pub(crate) fn set_mode(device: Device<'_>, uuid: &str, enabled: bool) -> Result<
     }
 }
 
-/// Creates a GPU instance and a compute instance in it; all or nothing.
-pub(crate) fn create(
+/// GPU instances, by number, also those that are no device yet.
+pub(crate) fn gpu_instances(device: Device<'_>, uuid: &str) -> Result<Vec<GpuInstanceFacts>, GpuError> {
+    let failed = |code: Code| code.of_request(uuid, "MIG");
+    if !device.mig_mode().map_err(failed)?.current {
+        return Ok(Vec::new());
+    }
+    let functions = &device.library.functions;
+    let mut all: Vec<GpuInstanceFacts> = Vec::new();
+    for (_, info) in device.profile_infos().map_err(failed)? {
+        let profile = device.named(&info).map_err(failed)?;
+        let of_kind =
+            call::list_of_two(&functions.nvmlDeviceGetGpuInstances, device, info.id).map_err(failed)?;
+        for raw in of_kind {
+            let instance = GpuInstance {
+                library: device.library,
+                raw,
+            };
+            let facts = instance.facts(uuid, profile.clone())?;
+            // Kinds may have one number.
+            if !all.iter().any(|known| known.id == facts.id) {
+                all.push(facts);
+            }
+        }
+    }
+    all.sort_by_key(|instance| instance.id);
+    Ok(all)
+}
+
+/// Creates a GPU instance with nothing in it.
+pub(crate) fn create_gpu_instance(
     device: Device<'_>,
     uuid: &str,
     profile: &Profile,
     place: Option<Placement>,
-) -> Result<MigDevice, GpuError> {
-    let refused = |reason: String| GpuError::Refused {
-        gpu: uuid.to_owned(),
-        reason,
-    };
-    let failed = |code: Code| with_holder(device, uuid, code, "creating a MIG device");
+) -> Result<GpuInstanceFacts, GpuError> {
     let mode = device.mig_mode().map_err(|code| code.of_request(uuid, "MIG"))?;
     if !mode.current {
-        return Err(refused("MIG is off".to_owned()));
+        return Err(refused(uuid, "MIG is off".to_owned()));
     }
     let id = instance_kind(device, uuid, profile)?;
     let functions = &device.library.functions;
@@ -358,70 +343,79 @@ pub(crate) fn create(
         None => call::get_of_two(&functions.nvmlDeviceCreateGpuInstance, device, id),
     };
     let raw = raw.map_err(|code| match code {
-        Code::INSUFFICIENT_RESOURCES => refused(match place {
-            Some(place) => format!("`{profile}` does not fit at {}:{}", place.start, place.size),
-            None => format!("no place is free for `{profile}`"),
-        }),
-        Code::INVALID_ARGUMENT if place.is_some() => refused(format!("`{profile}` can't be placed there")),
-        code => failed(code),
+        Code::INSUFFICIENT_RESOURCES => refused(
+            uuid,
+            match place {
+                Some(place) => format!("`{profile}` does not fit at {}:{}", place.start, place.size),
+                None => format!("no place is free for `{profile}`"),
+            },
+        ),
+        Code::INVALID_ARGUMENT if place.is_some() => {
+            refused(uuid, format!("`{profile}` can't be placed there"))
+        }
+        code => with_holder(device, uuid, code, "creating a GPU instance"),
     })?;
     let instance = GpuInstance {
         library: device.library,
         raw,
     };
-    let created = instance
-        .create_compute_instance(profile.compute_slices)
-        .and_then(|()| instance.info())
-        .map_err(failed)
-        .and_then(|info| {
-            let devices = device.read_mig_devices(mode);
-            let found = devices
-                .value()
-                .and_then(|devices| devices.iter().find(|device| device.gpu_instance == info.id));
-            found.cloned().ok_or_else(|| {
-                let why = devices.failure().unwrap_or("the driver does not list it");
-                refused(format!("the new device can't be read: {why}"))
-            })
-        });
+    let created = instance.facts(uuid, profile.clone());
     if created.is_err() {
-        // Half a device would take its place for ever; the first error is the one to tell.
+        // Nobody would know its number; the first error is the one to tell.
         let _: Answer<()> = instance.destroy();
     }
     created
 }
 
-/// Number of the kind of GPU instance that a profile needs.
+/// Number of the kind of GPU instance of this profile.
 fn instance_kind(device: Device<'_>, uuid: &str, profile: &Profile) -> Result<u32, GpuError> {
-    let whole = Profile {
-        compute_slices: profile.gpu_slices,
-        ..profile.clone()
-    };
     let known = profiles(device, uuid)?;
     let id = known
         .iter()
-        .find(|known| known.profile == whole)
+        .find(|known| known.profile == *profile)
         .and_then(|known| known.id);
     id.ok_or_else(|| {
         let names: Vec<String> = known.iter().map(|known| known.profile.to_string()).collect();
-        GpuError::Refused {
-            gpu: uuid.to_owned(),
-            reason: format!("it has no profile `{profile}`; it has {}", names.join(", ")),
-        }
+        refused(
+            uuid,
+            format!("it has no profile `{profile}`; it has {}", names.join(", ")),
+        )
     })
 }
 
 /// Destroys a GPU instance and the compute instances in it.
 pub(crate) fn destroy(device: Device<'_>, uuid: &str, gpu_instance: u32) -> Result<(), GpuError> {
-    let instance = device.gpu_instance(gpu_instance).map_err(|code| match code {
-        Code::NOT_FOUND | Code::INVALID_ARGUMENT => GpuError::Refused {
-            gpu: uuid.to_owned(),
-            reason: format!("there is no GPU instance {gpu_instance}"),
-        },
-        code => code.of_request(uuid, "MIG"),
-    })?;
+    let instance = find_instance(device, uuid, gpu_instance)?;
+    // The driver would refuse only at the compute instance that is held, with others before it gone.
+    let processes = device.processes();
+    let mut processes = processes.value().into_iter().flatten();
+    if let Some(process) = processes.find(|process| process.gpu_instance == Some(gpu_instance)) {
+        return Err(held(uuid, process.pid));
+    }
     instance
         .destroy()
-        .map_err(|code| with_holder(device, uuid, code, "destroying a MIG device"))
+        .map_err(|code| with_holder(device, uuid, code, "destroying a GPU instance"))
+}
+
+fn find_instance<'l>(device: Device<'l>, uuid: &str, id: u32) -> Result<GpuInstance<'l>, GpuError> {
+    device.gpu_instance(id).map_err(|code| match code {
+        Code::NOT_FOUND | Code::INVALID_ARGUMENT => refused(uuid, format!("there is no GPU instance {id}")),
+        code => code.of_request(uuid, "MIG"),
+    })
+}
+
+fn refused(uuid: &str, reason: String) -> GpuError {
+    GpuError::Refused {
+        gpu: uuid.to_owned(),
+        reason,
+    }
+}
+
+fn held(uuid: &str, pid: u32) -> GpuError {
+    GpuError::InUse {
+        gpu: uuid.to_owned(),
+        holder: format!("process {pid} holds it"),
+    }
 }
 
 /// The error of a request; where somebody holds the GPU, who.
@@ -435,10 +429,7 @@ fn with_holder(device: Device<'_>, uuid: &str, code: Code, what: &str) -> GpuErr
         device.read_mig_devices(mode).value().map_or(0, Vec::len)
     });
     match (process, instances) {
-        (Some(process), _) => GpuError::InUse {
-            gpu: uuid.to_owned(),
-            holder: format!("process {} holds it", process.pid),
-        },
+        (Some(process), _) => held(uuid, process.pid),
         (None, instances) if instances > 0 => GpuError::InUse {
             gpu: uuid.to_owned(),
             holder: format!("{instances} MIG devices exist; destroy them first"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pitcrew_core::gpu::MigDevice;
+use pitcrew_core::gpu::{GpuInstance, MigDevice};
 use pitcrew_core::inventory::{DriverReadings, Inventory};
 use pitcrew_core::mig::{GeometryProfile, Placement, Profile};
 use pitcrew_core::pci::PciFunction;
@@ -267,13 +267,35 @@ impl Mig for Nvml {
         mig::profiles(self.device(uuid)?, uuid)
     }
 
-    fn create(
+    fn gpu_instances(&mut self, uuid: &str) -> Result<Vec<GpuInstance>, GpuError> {
+        mig::gpu_instances(self.device(uuid)?, uuid)
+    }
+
+    fn create_gpu_instance(
         &mut self,
         uuid: &str,
         profile: &Profile,
         placement: Option<Placement>,
+    ) -> Result<GpuInstance, GpuError> {
+        mig::create_gpu_instance(self.device(uuid)?, uuid, profile, placement)
+    }
+
+    fn create_compute_instance(
+        &mut self,
+        uuid: &str,
+        gpu_instance: u32,
+        profile: &Profile,
     ) -> Result<MigDevice, GpuError> {
-        mig::create(self.device(uuid)?, uuid, profile, placement)
+        mig::create_compute_instance(self.device(uuid)?, uuid, gpu_instance, profile)
+    }
+
+    fn destroy_compute_instance(
+        &mut self,
+        uuid: &str,
+        gpu_instance: u32,
+        compute_instance: u32,
+    ) -> Result<(), GpuError> {
+        mig::destroy_compute_instance(self.device(uuid)?, uuid, gpu_instance, compute_instance)
     }
 
     fn destroy(&mut self, uuid: &str, gpu_instance: u32) -> Result<(), GpuError> {
