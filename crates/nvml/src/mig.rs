@@ -2,7 +2,7 @@
 
 use nvml_wrapper_sys::bindings as sys;
 use pitcrew_core::Reading;
-use pitcrew_core::gpu::{GpuInstance as GpuInstanceFacts, MigDevice, MigMode};
+use pitcrew_core::gpu::{GpuInstance as GpuInstanceFacts, GpuProcess, MigDevice, MigMode};
 use pitcrew_core::mig::{GeometryProfile, Placement, Profile};
 use pitcrew_core::ports::GpuError;
 
@@ -270,7 +270,16 @@ pub(crate) fn profiles(device: Device<'_>, uuid: &str) -> Result<Vec<GeometryPro
 /// Turns MIG on or off, or has it wait for a reset where the card needs one.
 pub(crate) fn set_mode(device: Device<'_>, uuid: &str, enabled: bool) -> Result<(), GpuError> {
     let functions = &device.library.functions;
-    let failed = |code: Code| with_holder(device, uuid, code, "switching MIG");
+    let failed = |code: Code| {
+        let instances = gpu_instances(device, uuid).map_or(0, |all| all.len());
+        if code == Code::IN_USE && !enabled && instances > 0 {
+            return GpuError::InUse {
+                gpu: uuid.to_owned(),
+                holder: format!("{instances} GPU instances exist; destroy them first"),
+            };
+        }
+        with_holder(device, uuid, code, "switching MIG", |_| true)
+    };
     let activation =
         call::get_of_two::<_, _, u32>(&functions.nvmlDeviceSetMigMode, device, u32::from(enabled))
             .map_err(failed)?;
@@ -353,7 +362,9 @@ pub(crate) fn create_gpu_instance(
         Code::INVALID_ARGUMENT if place.is_some() => {
             refused(uuid, format!("`{profile}` can't be placed there"))
         }
-        code => with_holder(device, uuid, code, "creating a GPU instance"),
+        code => with_holder(device, uuid, code, "creating a GPU instance", |process| {
+            process.gpu_instance.is_none()
+        }),
     })?;
     let instance = GpuInstance {
         library: device.library,
@@ -386,15 +397,16 @@ fn instance_kind(device: Device<'_>, uuid: &str, profile: &Profile) -> Result<u3
 /// Destroys a GPU instance and the compute instances in it.
 pub(crate) fn destroy(device: Device<'_>, uuid: &str, gpu_instance: u32) -> Result<(), GpuError> {
     let instance = find_instance(device, uuid, gpu_instance)?;
+    let is_in_it = |process: &GpuProcess| process.gpu_instance == Some(gpu_instance);
     // The driver would refuse only at the compute instance that is held, with others before it gone.
     let processes = device.processes();
     let mut processes = processes.value().into_iter().flatten();
-    if let Some(process) = processes.find(|process| process.gpu_instance == Some(gpu_instance)) {
+    if let Some(process) = processes.find(|process| is_in_it(process)) {
         return Err(held(uuid, process.pid));
     }
     instance
         .destroy()
-        .map_err(|code| with_holder(device, uuid, code, "destroying a GPU instance"))
+        .map_err(|code| with_holder(device, uuid, code, "destroying a GPU instance", is_in_it))
 }
 
 fn find_instance<'l>(device: Device<'l>, uuid: &str, id: u32) -> Result<GpuInstance<'l>, GpuError> {
@@ -418,24 +430,22 @@ fn held(uuid: &str, pid: u32) -> GpuError {
     }
 }
 
-/// The error of a request; where somebody holds the GPU, who.
-fn with_holder(device: Device<'_>, uuid: &str, code: Code, what: &str) -> GpuError {
+/// The error of a request; where one of the processes that can be in its way holds the GPU, which.
+fn with_holder(
+    device: Device<'_>,
+    uuid: &str,
+    code: Code,
+    what: &str,
+    is_in_the_way: impl Fn(&GpuProcess) -> bool,
+) -> GpuError {
     if code != Code::IN_USE {
         return code.of_request(uuid, what);
     }
     let processes = device.processes();
-    let process = processes.value().and_then(|all| all.first());
-    let instances = device.mig_mode().ok().map_or(0, |mode| {
-        device.read_mig_devices(mode).value().map_or(0, Vec::len)
-    });
-    match (process, instances) {
-        (Some(process), _) => held(uuid, process.pid),
-        (None, instances) if instances > 0 => GpuError::InUse {
-            gpu: uuid.to_owned(),
-            holder: format!("{instances} MIG devices exist; destroy them first"),
-        },
-        (None, _) => code.of_request(uuid, what),
-    }
+    let mut processes = processes.value().into_iter().flatten();
+    processes
+        .find(|process| is_in_the_way(process))
+        .map_or_else(|| code.of_request(uuid, what), |process| held(uuid, process.pid))
 }
 
 /// `MIG 1g.10gb` of a profile and `NVIDIA A100-SXM4-80GB MIG 1g.10gb` of a device.

@@ -210,14 +210,13 @@ struct FirstInfo {
 }
 const _: () = assert!(size_of::<FirstInfo>() == std::mem::offset_of!(nvmlComputeInstanceInfo_t, placement));
 
-/// Compute slices of a profile, which must fit the GPU instance: seven slices are one, or four, three, two or ones.
+/// Compute slices of a profile, which must be a part of the GPU instance.
 fn slices(instance: &GpuInstance, profile: c_uint) -> Answer<u8> {
     let at = usize::try_from(profile).map_err(|_| code::INVALID_ARGUMENT)?;
     let slices = *SLICES.get(at).ok_or(code::INVALID_ARGUMENT)?;
-    let all = instance.profile.gpu_slices;
     let revised = profile == nvml::NVML_COMPUTE_INSTANCE_PROFILE_1_SLICE_REV1;
-    let fits = slices <= all && !(slices == 3 && all == 4) && !revised;
-    if fits {
+    let is_part = instance.profile.parts().any(|part| part.compute_slices == slices);
+    if is_part && !revised {
         Ok(slices)
     } else {
         Err(code::NOT_SUPPORTED)

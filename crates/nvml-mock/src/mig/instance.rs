@@ -245,22 +245,12 @@ fn remaining(gpu: &GpuFacts, numbers: &Numbers) -> c_uint {
     let Some(geometry) = &gpu.geometry else {
         return 0;
     };
-    let places = geometry
-        .profile(&numbers.profile)
-        .map_or(&[][..], |known| &known.placements);
-    let mut standing: Vec<_> = gpu
+    let standing: Layout = gpu
         .instances
         .iter()
         .map(|instance| (instance.profile.clone(), instance.placement))
         .collect();
-    let before = standing.len();
-    for &place in places {
-        let layout: Layout = standing.iter().cloned().collect();
-        if layout.can_place(geometry, &numbers.profile, place).is_ok() {
-            standing.push((numbers.profile.clone(), place));
-        }
-    }
-    counted(standing.len() - before)
+    counted(standing.remaining(geometry, &numbers.profile))
 }
 
 fn create(

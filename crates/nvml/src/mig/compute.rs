@@ -1,7 +1,7 @@
 //! Compute instances: parts of a GPU instance, each of which is a device.
 
 use nvml_wrapper_sys::bindings as sys;
-use pitcrew_core::gpu::MigDevice;
+use pitcrew_core::gpu::{GpuProcess, MigDevice};
 use pitcrew_core::mig::Profile;
 use pitcrew_core::ports::GpuError;
 
@@ -97,7 +97,7 @@ pub(crate) fn create_compute_instance(
     gpu_instance: u32,
     profile: &Profile,
 ) -> Result<MigDevice, GpuError> {
-    let failed = |code: Code| with_holder(device, uuid, code, "creating a compute instance");
+    let failed = |code: Code| code.of_request(uuid, "creating a compute instance");
     let instance = find_instance(device, uuid, gpu_instance)?;
     let info = instance.info().map_err(failed)?;
     let whole = device.profile_of(&info, None).map_err(failed)?;
@@ -174,7 +174,10 @@ pub(crate) fn destroy_compute_instance(
         ),
         code => code.of_request(uuid, "MIG"),
     })?;
+    let is_in_it = |process: &GpuProcess| {
+        process.gpu_instance == Some(gpu_instance) && process.compute_instance.is_none_or(|held| held == id)
+    };
     compute
         .destroy()
-        .map_err(|code| with_holder(device, uuid, code, "destroying a compute instance"))
+        .map_err(|code| with_holder(device, uuid, code, "destroying a compute instance", is_in_it))
 }
