@@ -10,6 +10,8 @@
 
 #[path = "ring3_mock/cases.rs"]
 mod cases;
+#[path = "ring3_mock/compute_instances.rs"]
+mod compute_instances;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -93,6 +95,15 @@ fn profiling_figures_are_those_of_the_scenario() {
 #[ignore = "needs the mock library: cargo xtask test --ring 3"]
 fn gpus_are_cut_as_in_the_scenario() {
     run_on("mig", &["h100x8", "a30", "h200", "a100x8", "rtxpro6000x2"]);
+}
+
+#[test]
+#[ignore = "needs the mock library: cargo xtask test --ring 3"]
+fn a_gpu_instance_is_cut_into_compute_instances_as_in_the_scenario() {
+    run_on(
+        "compute-instances",
+        &["h100x8", "h200", "a30", "a100x8", "rtxpro6000x2"],
+    );
 }
 
 #[test]

@@ -24,12 +24,12 @@ pub(crate) struct Setting {
 
 impl Setting {
     /// The scenario itself, which says what is right.
-    fn machine(&self) -> Machine {
+    pub(crate) fn machine(&self) -> Machine {
         Machine::new(Scenario::builtin(&self.scenario).unwrap())
     }
 
     /// The driver over the mock.
-    fn nvml(&self) -> Nvml {
+    pub(crate) fn nvml(&self) -> Nvml {
         Nvml::load(Some(&self.mock), &[]).unwrap()
     }
 
@@ -44,7 +44,7 @@ impl Setting {
     }
 
     /// Has the mock and the scenario see a change.
-    fn change_both(&self, machine: &Machine, change: &Change) {
+    pub(crate) fn change_both(&self, machine: &Machine, change: &Change) {
         machine.change(change).unwrap();
         self.change(change);
     }
@@ -56,6 +56,7 @@ pub(crate) fn run(case: &str, setting: &Setting) {
         "fields" => fields(setting),
         "profiling" => profiling(setting),
         "mig" => mig(setting),
+        "compute-instances" => crate::compute_instances::round_trip(setting),
         "no-mig" => no_mig(setting),
         "events" => events(setting),
         "lost" => lost(setting),
@@ -102,7 +103,7 @@ fn without_reasons(mut inventory: Inventory) -> Inventory {
 }
 
 /// A device without the sizes that the scenario doesn't know: the mock must give some.
-fn sized_as(real: &MigDevice, expected: &MigDevice) -> MigDevice {
+pub(crate) fn sized_as(real: &MigDevice, expected: &MigDevice) -> MigDevice {
     let mut device = real.clone();
     if expected.memory_total_bytes.is_absent() {
         device.memory_total_bytes = expected.memory_total_bytes.clone();
@@ -113,7 +114,7 @@ fn sized_as(real: &MigDevice, expected: &MigDevice) -> MigDevice {
     device
 }
 
-fn assert_same(real: Inventory, expected: Inventory) {
+pub(crate) fn assert_same(real: Inventory, expected: Inventory) {
     let (mut real, expected) = (without_reasons(real), as_nvml_says(expected));
     for (real, expected) in real.gpus.iter_mut().zip(&expected.gpus) {
         if let (Reading::Value(real), Reading::Value(expected)) =
