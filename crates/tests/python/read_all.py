@@ -5,6 +5,8 @@ Commands on standard input, one a line; the answer to each is one line of JSON:
     read [GPU ...]  everything of these GPUs, or of all, and of their MIG devices
     wait MS         the next event within MS milliseconds, or an error
     cut GPU PROFILE [START]   turns MIG on if need be, creates a GPU instance and in it a compute instance
+    part GPU INSTANCE SLICES  creates a compute instance of so many slices in a GPU instance
+    unpart GPU INSTANCE COMPUTE   destroys a compute instance
     uncut GPU       destroys all instances of a GPU and turns MIG off
     call NAME ...   one call with whole numbers or text, `@N` for the handle of GPU N
 
@@ -346,16 +348,29 @@ def cut(index, profile, start=None):
     else:
         place = next(place for place in placements(handle, info["id"]) if place.start == int(start))
         instance = nvml.nvmlDeviceCreateGpuInstanceWithPlacement(handle, info["id"], ctypes.byref(place))
-    slices = info["sliceCount"]
+    return part(index, nvml.nvmlGpuInstanceGetInfo(instance).id, info["sliceCount"])
+
+
+def part(index, gpu_instance, slices):
+    handle = nvml.nvmlDeviceGetHandleByIndex(int(index))
+    instance = nvml.nvmlDeviceGetGpuInstanceById(handle, int(gpu_instance))
     for number in range(nvml.NVML_COMPUTE_INSTANCE_PROFILE_COUNT):
         compute = attempt(nvml.nvmlGpuInstanceGetComputeInstanceProfileInfo, instance, number, 0)
-        if compute.get("sliceCount") == slices:
+        if compute.get("sliceCount") == int(slices):
             made = nvml.nvmlGpuInstanceCreateComputeInstance(instance, compute["id"])
             return {
                 "gpu_instance": plain(nvml.nvmlGpuInstanceGetInfo(instance)),
                 "compute_instance": plain(nvml.nvmlComputeInstanceGetInfo_v2(made)),
             }
     return {"error": "no compute profile"}
+
+
+def unpart(index, gpu_instance, compute_instance):
+    handle = nvml.nvmlDeviceGetHandleByIndex(int(index))
+    instance = nvml.nvmlDeviceGetGpuInstanceById(handle, int(gpu_instance))
+    compute = nvml.nvmlGpuInstanceGetComputeInstanceById(instance, int(compute_instance))
+    nvml.nvmlComputeInstanceDestroy(compute)
+    return len(compute_instances(instance))
 
 
 def uncut(index):
@@ -388,6 +403,8 @@ def main():
             "read": lambda: attempt(read, *words),
             "wait": lambda: attempt(events.wait, int(words[0])),
             "cut": lambda: attempt(cut, *words),
+            "part": lambda: attempt(part, *words),
+            "unpart": lambda: attempt(unpart, *words),
             "uncut": lambda: attempt(uncut, *words),
             "call": lambda: attempt(lambda: getattr(nvml, words[0])(*map(argument, words[1:]))),
         }[command]()

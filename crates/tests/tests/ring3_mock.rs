@@ -6,7 +6,7 @@ use std::process::Command;
 
 use pitcrew_core::gpu::GpuReadings;
 use pitcrew_scenario::Scenario;
-use pitcrew_tests::mock::{Node, library};
+use pitcrew_tests::mock::{Client, Node, library};
 use pitcrew_tests::run;
 use serde_json::{Value, json};
 
@@ -673,6 +673,83 @@ fn a_gpu_that_one_client_cuts_is_cut_for_all() {
     node.change(&json!({"end-process": {"gpu": 2, "pid": 4711}}));
     assert_eq!(other.ask("uncut 2"), json!([0, 0]));
     assert_eq!(one.ask("read")["gpus"][2]["mig_devices"], json!([]));
+}
+
+/// MIG devices on the first GPU: UUID, GPU instance, compute instance and profile, as `pitcrew gpus` shows them; the
+/// client must say the same.
+fn parts(node: &Node, client: &mut Client) -> Vec<(String, u64, u64, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let number = |value: &Value| value.as_u64().unwrap_or(u64::MAX);
+    let seen = client.ask("read 0")["gpus"][0]["mig_devices"].take();
+    let by_client = seen.as_array().expect("a list").iter().map(|device| {
+        let name = text(&device["nvmlDeviceGetName"]);
+        let profile = name.rsplit(' ').next().unwrap_or_default().to_owned();
+        (
+            text(&device["nvmlDeviceGetUUID"]),
+            number(&device["gpu_instance"]),
+            number(&device["compute_instance"]),
+            profile,
+        )
+    });
+    let shown = node.shown_by_pitcrew()["gpus"][0]["mig_devices"].take();
+    let by_pitcrew = shown.as_array().expect("a list").iter().map(|device| {
+        (
+            text(&device["uuid"]),
+            number(&device["gpu_instance"]),
+            number(&device["compute_instance"]),
+            text(&device["profile"]),
+        )
+    });
+    let by_pitcrew: Vec<_> = by_pitcrew.collect();
+    assert_eq!(by_client.collect::<Vec<_>>(), by_pitcrew);
+    by_pitcrew
+}
+
+#[test]
+#[ignore = "needs the mock: cargo xtask test --ring 3"]
+fn parts_of_a_gpu_instance_come_and_go_one_by_one() {
+    for (scenario, profile, part, place) in [
+        ("h100x8", "3g.40gb", "1c.3g.40gb", 3),
+        ("a100x8", "4g.40gb", "1c.4g.40gb", 4),
+        ("a30", "2g.12gb", "1c.2g.12gb", 2),
+        ("rtxpro6000x2", "2g.48gb", "1c.2g.48gb", 2),
+    ] {
+        let node = Node::new(scenario);
+        let mut client = node.client();
+        // Empty and in MIG mode, which Ampere is only after a reset. A reset takes the scenario's instances along.
+        node.change(&json!({"mig-mode": {"gpu": 0, "enabled": true}}));
+        node.change(&json!({"reset": {"gpu": 0}}));
+        node.change(&json!({"create-gpu-instance": {"gpu": 0, "profile": profile}}));
+        assert!(parts(&node, &mut client).is_empty(), "{scenario}");
+        for number in 0..2 {
+            let made = client.ask("part 0 0 1");
+            assert_eq!(
+                made["compute_instance"]["placement"],
+                json!({"start": number, "size": 1}),
+                "{scenario}: {made}"
+            );
+        }
+        let devices = parts(&node, &mut client);
+        let numbered: Vec<_> = devices
+            .iter()
+            .map(|(_, gpu, compute, profile)| (*gpu, *compute, profile.as_str()))
+            .collect();
+        assert_eq!(numbered, [(0, 0, part), (0, 1, part)], "{scenario}");
+        assert!(devices.iter().all(|(uuid, ..)| uuid.starts_with("MIG-")));
+        assert_ne!(devices[0].0, devices[1].0, "{scenario}");
+        let full = client.ask(&format!("part 0 0 {place}"));
+        assert_eq!(full, json!({"error": "Insufficient Resources"}), "{scenario}");
+
+        assert_eq!(client.ask("unpart 0 0 0"), json!(1), "{scenario}");
+        assert_eq!(parts(&node, &mut client), [devices[1].clone()], "{scenario}");
+        assert_eq!(
+            client.ask("unpart 0 0 0"),
+            json!({"error": "Not Found"}),
+            "{scenario}"
+        );
+        client.ask("uncut 0");
+        assert!(parts(&node, &mut client).is_empty(), "{scenario}");
+    }
 }
 
 #[test]

@@ -205,11 +205,89 @@ fn an_instance_uses_what_its_processes_hold_whichever_compute_instance_they_run_
     assert_eq!(places, [Some(0), Some(1)]);
 }
 
+#[test]
+fn a_compute_instance_goes_alone_and_what_runs_beside_it_goes_on() {
+    let mut machine = machine("h100x8");
+    let uuid = machine.uuids()[0].clone();
+    assert!(machine.gpu_instances(&uuid).unwrap().is_empty());
+    machine.set_mode(&uuid, true).unwrap();
+    let whole = machine
+        .create_gpu_instance(&uuid, &profile("3g.40gb"), None)
+        .unwrap();
+    assert_eq!(machine.gpu_instances(&uuid).unwrap(), [whole.clone()]);
+    for (wrong, names) in [
+        ("1c.2g.20gb", "1c.3g.40gb, 2c.3g.40gb, 3g.40gb"),
+        ("7g.80gb", "1c.3g.40gb, 2c.3g.40gb, 3g.40gb"),
+    ] {
+        let refused = machine.create_compute_instance(&uuid, whole.id, &profile(wrong));
+        let reason = refused.unwrap_err().to_string();
+        assert!(
+            reason.contains(&format!("has no part `{wrong}`; it has {names}")),
+            "{reason}"
+        );
+    }
+    let refused = machine
+        .create_gpu_instance(&uuid, &profile("1c.3g.40gb"), None)
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("no profile `1c.3g.40gb`"),
+        "{refused}"
+    );
+
+    let part = profile("1c.3g.40gb");
+    for id in 0..3 {
+        let device = machine.create_compute_instance(&uuid, whole.id, &part).unwrap();
+        assert_eq!((device.compute_instance, &device.profile), (id, &part));
+        assert_eq!(device.multiprocessors, Reading::Value(20), "a third of 60");
+    }
+    let held = Change::StartProcess {
+        gpu: 0,
+        pid: 7,
+        memory_bytes: None,
+        gpu_instance: Some(whole.id),
+        compute_instance: Some(1),
+    };
+    machine.change(&held).unwrap();
+    assert!(matches!(
+        machine.destroy_compute_instance(&uuid, whole.id, 1),
+        Err(GpuError::InUse { .. })
+    ));
+    machine.destroy_compute_instance(&uuid, whole.id, 0).unwrap();
+    assert!(matches!(
+        machine.destroy(&uuid, whole.id),
+        Err(GpuError::InUse { .. })
+    ));
+    assert_eq!(
+        devices(&machine),
+        ["0.1 1c.3g.40gb", "0.2 1c.3g.40gb"],
+        "all are left as they are"
+    );
+    machine.change(&Change::EndProcess { gpu: 0, pid: 7 }).unwrap();
+    machine.destroy(&uuid, whole.id).unwrap();
+    assert!(machine.gpu_instances(&uuid).unwrap().is_empty() && devices(&machine).is_empty());
+}
+
+#[test]
+fn a_device_of_a_part_is_made_in_one_step_or_not_at_all() {
+    let mut machine = machine("h200");
+    let uuid = machine.uuids()[0].clone();
+    machine.set_mode(&uuid, true).unwrap();
+    let device = machine.create(&uuid, &profile("2c.4g.71gb"), None).unwrap();
+    assert_eq!(device.profile, profile("2c.4g.71gb"));
+    machine.destroy(&uuid, device.gpu_instance).unwrap();
+    // Four slices have no part of three.
+    assert!(machine.create(&uuid, &profile("3c.4g.71gb"), None).is_err());
+    assert!(machine.gpu_instances(&uuid).unwrap().is_empty());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Mode(bool),
     Create(usize, Option<usize>),
     Destroy(u32),
+    Empty(usize),
+    Part(u32, usize),
+    Unpart(u32, u32),
     Reset,
     Hold(u32),
     Release,
@@ -220,6 +298,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(Step::Mode),
         6 => (0..8_usize, proptest::option::of(0..8_usize)).prop_map(|(profile, at)| Step::Create(profile, at)),
         3 => (0..8_u32).prop_map(Step::Destroy),
+        3 => (0..8_usize).prop_map(Step::Empty),
+        8 => (0..3_u32, 0..5_usize).prop_map(|(instance, part)| Step::Part(instance, part)),
+        3 => (0..3_u32, 0..7_u32).prop_map(|(instance, compute)| Step::Unpart(instance, compute)),
         1 => Just(Step::Reset),
         1 => (0..8_u32).prop_map(Step::Hold),
         1 => Just(Step::Release),
@@ -236,6 +317,20 @@ fn take(machine: &mut Machine, uuid: &str, step: &Step) -> Result<Option<String>
             return Ok(Some(machine.create(uuid, &known.profile, placement)?.uuid));
         }
         Step::Destroy(instance) => machine.destroy(uuid, instance)?,
+        Step::Empty(profile) => {
+            let profiles = machine.profiles(uuid)?;
+            machine.create_gpu_instance(uuid, &profiles[profile % profiles.len()].profile, None)?;
+        }
+        Step::Part(instance, part) => {
+            let instances = machine.gpu_instances(uuid)?;
+            let Some(found) = instances.iter().find(|found| found.id == instance) else {
+                return Ok(None);
+            };
+            let parts: Vec<_> = found.profile.parts().collect();
+            let device = machine.create_compute_instance(uuid, instance, &parts[part % parts.len()])?;
+            return Ok(Some(device.uuid));
+        }
+        Step::Unpart(instance, compute) => machine.destroy_compute_instance(uuid, instance, compute)?,
         Step::Reset => machine.reset(uuid)?,
         Step::Hold(instance) => {
             let gpu_instance = Some(instance);
@@ -272,22 +367,37 @@ proptest! {
             }
             let readings = look(&machine).gpus[0].readings.clone();
             let devices = readings.mig_devices.value().unwrap();
-            prop_assert!(devices.is_empty() || mode(&machine, 0).0, "instances with MIG off");
+            let instances = machine.gpu(0).unwrap().instances;
+            prop_assert!(instances.is_empty() || mode(&machine, 0).0, "instances with MIG off");
             let mut slices = BTreeSet::new();
             let mut files = BTreeSet::from(["config".to_owned(), "monitor".to_owned()]);
-            for device in devices {
-                let Placement { start, size } = device.placement;
+            let mut parts = Vec::new();
+            for instance in &instances {
+                let Placement { start, size } = instance.placement;
                 for slice in start..start + size {
-                    prop_assert!(slices.insert(slice), "two instances share a slice: {devices:?}");
+                    prop_assert!(slices.insert(slice), "two instances share a slice: {instances:?}");
                 }
-                files.insert(format!("gi{}", device.gpu_instance));
+                let mut taken = BTreeSet::new();
+                for compute in &instance.compute {
+                    for slice in compute.start..compute.start + compute.slices {
+                        prop_assert!(slice < instance.profile.gpu_slices, "past the end: {instance:?}");
+                        prop_assert!(taken.insert(slice), "two parts share a slice: {instance:?}");
+                    }
+                    parts.push((instance.id, compute.id, compute.uuid.clone()));
+                }
+                files.insert(format!("gi{}", instance.id));
             }
+            let listed: Vec<_> = devices
+                .iter()
+                .map(|device| (device.gpu_instance, device.compute_instance, device.uuid.clone()))
+                .collect();
+            prop_assert_eq!(&listed, &parts, "each part is a device");
             let list = |path: &str| machine.list(Path::new(path)).unwrap_or_default();
             let mut found: BTreeSet<_> = list("/proc/driver/nvidia/capabilities/mig").into_iter().collect();
             found.extend(list("/proc/driver/nvidia/capabilities/gpu0/mig"));
             prop_assert_eq!(&found, &files);
-            // config, monitor, and two for each device.
-            prop_assert_eq!(list("/dev/nvidia-caps").len(), 2 + 2 * devices.len());
+            // config, monitor, and one for each instance of either kind.
+            prop_assert_eq!(list("/dev/nvidia-caps").len(), 2 + instances.len() + devices.len());
         }
     }
 }
