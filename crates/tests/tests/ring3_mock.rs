@@ -708,7 +708,7 @@ fn parts(node: &Node, client: &mut Client) -> Vec<(String, u64, u64, String)> {
 #[test]
 #[ignore = "needs the mock: cargo xtask test --ring 3"]
 fn parts_of_a_gpu_instance_come_and_go_one_by_one() {
-    for (scenario, profile, part, place) in [
+    for (scenario, profile, part, all) in [
         ("h100x8", "3g.40gb", "1c.3g.40gb", 3),
         ("a100x8", "4g.40gb", "1c.4g.40gb", 4),
         ("a30", "2g.12gb", "1c.2g.12gb", 2),
@@ -737,7 +737,7 @@ fn parts_of_a_gpu_instance_come_and_go_one_by_one() {
         assert_eq!(numbered, [(0, 0, part), (0, 1, part)], "{scenario}");
         assert!(devices.iter().all(|(uuid, ..)| uuid.starts_with("MIG-")));
         assert_ne!(devices[0].0, devices[1].0, "{scenario}");
-        let full = client.ask(&format!("part 0 0 {place}"));
+        let full = client.ask(&format!("part 0 0 {all}"));
         assert_eq!(full, json!({"error": "Insufficient Resources"}), "{scenario}");
 
         assert_eq!(client.ask("unpart 0 0 0"), json!(1), "{scenario}");

@@ -214,7 +214,10 @@ fn a_compute_instance_goes_alone_and_what_runs_beside_it_goes_on() {
     let whole = machine
         .create_gpu_instance(&uuid, &profile("3g.40gb"), None)
         .unwrap();
-    assert_eq!(machine.gpu_instances(&uuid).unwrap(), [whole.clone()]);
+    assert_eq!(
+        machine.gpu_instances(&uuid).unwrap(),
+        std::slice::from_ref(&whole)
+    );
     for (wrong, names) in [
         ("1c.2g.20gb", "1c.3g.40gb, 2c.3g.40gb, 3g.40gb"),
         ("7g.80gb", "1c.3g.40gb, 2c.3g.40gb, 3g.40gb"),
