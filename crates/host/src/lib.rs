@@ -15,7 +15,7 @@ mod foreign;
 mod gather;
 pub mod kubelet;
 pub mod ldcache;
-mod libraries;
+pub mod libraries;
 pub mod packages;
 pub mod pci;
 pub mod process;

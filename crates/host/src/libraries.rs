@@ -16,7 +16,7 @@ const JIT: &str = "libnvidia-ptxjitcompiler.so";
 
 /// Where distributions, NVIDIA's installer and driver containers put the libraries. Those that the loader's cache
 /// names come before all of them.
-const DIRS: [&str; 18] = [
+pub const DIRECTORIES: [&str; 18] = [
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
     "/usr/lib64",
@@ -43,7 +43,7 @@ pub(crate) fn gather(fs: &dyn HostFs) -> Vec<DriverLibraries> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     let cached = cached_dirs(fs);
-    for dir in cached.into_iter().chain(DIRS.iter().map(PathBuf::from)) {
+    for dir in cached.into_iter().chain(DIRECTORIES.iter().map(PathBuf::from)) {
         // One directory often has several names: `/lib64` is `/usr/lib64`.
         let dir = read::canonical(fs, &dir);
         if seen.insert(dir.clone()) {

@@ -197,13 +197,18 @@ fn gpu(fs: &dyn HostFs, function: PciFunction, class: u32) -> PciGpu {
     };
     PciGpu {
         class,
-        driver: link(fs, &dir.join("driver")),
+        driver: bound_driver(fs, function.address),
         iommu_group,
         numa_node,
         unassigned_bars: read::text(fs, dir.join("resource")).map(|text| unassigned_bars(&text)),
         is_virtual_function: read::exists(fs, dir.join("physfn")),
         function,
     }
+}
+
+/// Name of the kernel driver that a function is bound to; `NotSupported` for none.
+pub fn bound_driver(fs: &dyn HostFs, address: PciAddress) -> Reading<String> {
+    link(fs, &Path::new(DEVICES).join(address.to_string()).join("driver"))
 }
 
 /// The last part of what a link points at.

@@ -115,6 +115,10 @@ pub(crate) fn read(device: Device<'_>, xids: impl FnOnce(&str) -> Option<Vec<u32
     if let Some(heard) = r.uuid.value().and_then(|uuid| xids(uuid)) {
         r.xids = Reading::Value(heard);
     }
+    if r.mig_devices.failure().is_some() || r.processes.failure().is_some() {
+        // These two keep words alone; whether the GPU was lost meanwhile is told by a call that needs it.
+        let _: Reading<i32> = reader.take(device.temperature());
+    }
     if reader.is_lost {
         return GpuReadings::all_failed(LOST);
     }

@@ -1,14 +1,14 @@
 //! This machine's driver, asked anew each time, and loaded anew when it has been replaced.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pitcrew_cli::GlobalArgs;
 use pitcrew_core::gpu::GpuReadings;
-use pitcrew_core::pci::{PciAddress, PciFunction};
-use pitcrew_core::ports::{Events, GpuError, InventorySource, Sampling};
+use pitcrew_core::pci::PciFunction;
+use pitcrew_core::ports::{Events, GpuError, HostFs as _, InventorySource, Sampling};
 use pitcrew_core::{Gpu, Reading};
+use pitcrew_host::{HostRoots, Roots, driver, libraries};
 use pitcrew_nvml::{Nvml, NvmlEvents, SONAME};
 
 use super::Seen;
@@ -16,22 +16,6 @@ use crate::error::Error;
 use crate::pci;
 use crate::view::report::Source;
 
-/// Where drivers put their library, under the root: distributions, NVIDIA's installer, its driver container, and
-/// systems that keep it apart.
-const DIRECTORIES: &[&str] = &[
-    "usr/lib64",
-    "usr/lib/x86_64-linux-gnu",
-    "usr/lib/aarch64-linux-gnu",
-    "usr/lib",
-    "usr/local/nvidia/lib64",
-    "usr/local/nvidia/lib",
-    "run/nvidia/driver/usr/lib64",
-    "run/nvidia/driver/usr/lib/x86_64-linux-gnu",
-    "run/nvidia/driver/usr/lib/aarch64-linux-gnu",
-    "home/kubernetes/bin/nvidia/lib64",
-    "opt/nvidia/lib64",
-    "run/opengl-driver/lib",
-];
 /// How many events are taken at one look: a storm of them must not keep it from ending.
 const MOST_EVENTS: usize = 256;
 
@@ -69,9 +53,13 @@ impl Real {
 
     pub(super) fn look(&mut self) -> Result<Seen, Error> {
         let functions = pci::scan(&self.root)?;
+        let host = self.host();
         let bound: Vec<(PciFunction, Option<String>)> = functions
             .into_iter()
-            .map(|function| (function, bound_driver(&self.root, function.address)))
+            .map(|function| {
+                let driver = pitcrew_host::pci::bound_driver(&host, function.address);
+                (function, driver.value().cloned())
+            })
             .collect();
         // Who is given to a virtual machine is none of the driver's GPUs.
         let ours = bound
@@ -128,7 +116,7 @@ impl Real {
     }
 
     fn load(&mut self) -> Result<&mut Loaded, GpuError> {
-        let kernel_version = self.read("sys/module/nvidia/version");
+        let kernel_version = self.read("/sys/module/nvidia/version");
         let kernel_version = kernel_version.as_deref();
         // Let go of the old one before the new one is loaded: the loader would give the old one again.
         let kept = self
@@ -148,22 +136,25 @@ impl Real {
     }
 
     fn directories(&self) -> Vec<PathBuf> {
-        DIRECTORIES
+        libraries::DIRECTORIES
             .iter()
-            .map(|directory| self.root.join(directory))
+            .map(|directory| self.root.join(directory.trim_start_matches('/')))
             .collect()
     }
 
-    /// `NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.159.04 ...`.
     fn open_kernel_modules(&self) -> Reading<bool> {
-        self.read("proc/driver/nvidia/version")
-            .map_or(Reading::NotSupported, |text| {
-                Reading::Value(text.contains("Open Kernel Module"))
-            })
+        let text = self.read("/proc/driver/nvidia/version");
+        let parsed = text.as_deref().and_then(driver::parse_version);
+        parsed.map_or(Reading::NotSupported, |(_, open)| Reading::Value(open))
+    }
+
+    fn host(&self) -> HostRoots {
+        HostRoots::new(Roots::under(&self.root))
     }
 
     fn read(&self, path: &str) -> Option<String> {
-        fs::read_to_string(self.root.join(path)).ok()
+        let bytes = self.host().read(Path::new(path)).ok()?;
+        String::from_utf8(bytes).ok()
     }
 
     /// What is needed to sample a GPU, once a look has loaded the driver.
@@ -193,13 +184,6 @@ impl Sampling for Real {
     fn profiling(&mut self, uuid: &str, metrics: &[u32]) -> Result<Vec<Reading<f64>>, GpuError> {
         self.nvml()?.profiling(uuid, metrics)
     }
-}
-
-/// Name of the kernel driver that a PCI function is bound to.
-fn bound_driver(root: &Path, address: PciAddress) -> Option<String> {
-    let link = root.join(format!("sys/bus/pci/devices/{address}/driver"));
-    let target = fs::read_link(link).ok()?;
-    Some(target.file_name()?.to_string_lossy().into_owned())
 }
 
 fn next_index(gpus: &[Gpu]) -> u32 {
