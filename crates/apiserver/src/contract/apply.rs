@@ -361,11 +361,21 @@ pub async fn taints_are_owned_as_one(cluster: Cluster) {
         .patch(&name, &by("one").force(), &node("pitcrew.dev/a"))
         .await
         .expect("made");
-    nodes
-        .patch(&name, &by("one").force(), &node("pitcrew.dev/a"))
-        .await
-        .expect("applied");
-    let status = refused(nodes.patch(&name, &by("two"), &node("pitcrew.dev/b")).await);
+    // A real controller manager taints a node that is not ready, once, and owns the list until it is applied again.
+    let mut status = None;
+    for _ in 0..3 {
+        nodes
+            .patch(&name, &by("one").force(), &node("pitcrew.dev/a"))
+            .await
+            .expect("applied");
+        let refusal = refused(nodes.patch(&name, &by("two"), &node("pitcrew.dev/b")).await);
+        let is_between = refusal.message.contains("kube-controller-manager");
+        status = Some(refusal);
+        if !is_between {
+            break;
+        }
+    }
+    let status = status.expect("refused at least once");
     assert_eq!(
         status.message,
         r#"Apply failed with 1 conflict: conflict with "one": .spec.taints"#
