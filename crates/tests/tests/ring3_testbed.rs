@@ -17,7 +17,8 @@ fn pids() -> Vec<(String, String)> {
 #[test]
 #[ignore = "needs the test bed: cargo xtask test --ring 3"]
 fn up_after_a_killed_up_ends_with_a_ready_node() {
-    testbed(&["down"]).ok();
+    // From nothing: what an earlier run left in the bed's data must not be met here.
+    testbed(&["down", "--wipe"]).ok();
     assert_ne!(
         testbed(&["status"]).code,
         Some(0),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use pitcrew_apiserver::contract::{self, Cluster};
-use pitcrew_tests::testbed;
+use pitcrew_tests::{kubectl, testbed};
 
 /// A client of the test bed's API server.
 async fn client() -> kube::Client {
@@ -15,13 +15,29 @@ async fn client() -> kube::Client {
     kube::Client::try_from(config).expect("a client can be made")
 }
 
+/// The name that a case gives to what it makes outside of namespaces, which a case that fails leaves behind: a node that
+/// nobody runs would stand in the way of other tests.
+struct Leftovers(String);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let delete = ["delete", "--wait=false", "--ignore-not-found"];
+            kubectl(&[&delete[..], &["node", &self.0]].concat(), "");
+            kubectl(&[&delete[..], &["namespace", &self.0]].concat(), "");
+        }
+    }
+}
+
 macro_rules! on_the_test_bed {
     ($($case:ident)*) => {
         $(
             #[tokio::test]
             #[ignore = "needs the test bed: cargo xtask test --ring 4"]
             async fn $case() {
-                contract::$case(Cluster::new(client().await).await).await;
+                let cluster = Cluster::new(client().await).await;
+                let _leftovers = Leftovers(cluster.namespace.clone());
+                contract::$case(cluster).await;
             }
         )*
     };
