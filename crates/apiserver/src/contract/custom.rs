@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Cluster, eventually, json_of, refused, typed};
 
 /// Makes a definition for one case: `kind`s of a group that is named after its namespace.
-async fn define(cluster: &Cluster) -> (Api<CustomResourceDefinition>, String, Api<DynamicObject>) {
+pub(super) async fn define(cluster: &Cluster) -> (Api<CustomResourceDefinition>, String, Api<DynamicObject>) {
     let group = format!("{}.pitcrew.dev", cluster.namespace);
     let conditions = json!({
         "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"],

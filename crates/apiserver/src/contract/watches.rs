@@ -10,7 +10,8 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchE
 use kube::runtime::watcher;
 use serde_json::json;
 
-use super::{Cluster, config_map};
+use super::custom::define;
+use super::{Cluster, config_map, eventually};
 
 /// The next event, as its type and its object's name. A bookmark may come at any time, and is passed over.
 async fn next(
@@ -92,10 +93,15 @@ pub async fn a_watch_of_a_selection_tells_what_enters_and_leaves(cluster: Cluste
     cluster.end().await;
 }
 
-/// The client has to list again.
+/// The client has to list again. A server that began with an empty store remembers all that ever happened to its own
+/// kinds, so this needs one that came later.
 pub async fn a_watch_of_a_forgotten_revision_ends_with_410(cluster: Cluster) {
-    let maps = cluster.config_maps();
-    let mut stream = pin!(maps.watch(&WatchParams::default(), "1").await.expect("watched"));
+    let (crds, name, widgets) = define(&cluster).await;
+    let params = WatchParams::default();
+    let watch = eventually("the kind to be watched", || async {
+        widgets.watch(&params, "1").await.ok()
+    });
+    let mut stream = pin!(watch.await);
     let event = stream.next().await.expect("an event").expect("no broken stream");
     let WatchEvent::Error(status) = event else {
         unreachable!("{event:?}");
@@ -106,6 +112,9 @@ pub async fn a_watch_of_a_forgotten_revision_ends_with_410(cluster: Cluster) {
         "{}",
         status.message
     );
+    crds.delete(&name, &DeleteParams::default())
+        .await
+        .expect("deleted");
     cluster.end().await;
 }
 
