@@ -11,6 +11,7 @@ pub mod health;
 pub mod inventory;
 pub mod mig;
 pub mod pci;
+pub mod plugin;
 pub mod ports;
 pub mod product;
 pub mod reading;

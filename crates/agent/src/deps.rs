@@ -1,0 +1,92 @@
+//! The outside of the agent, as its caller gives it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use pitcrew_core::Inventory;
+use pitcrew_core::ports::{Clock, GpuError, GpuEvent, HostFs};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::notice::Notice;
+use crate::settings::Settings;
+
+/// Everything that the agent needs from outside.
+pub struct Deps {
+    /// What was asked for: flags, environment, files.
+    pub settings: Settings,
+    /// The GPUs.
+    pub driver: Arc<dyn Driver>,
+    /// The host's files, to read.
+    pub host: Arc<dyn HostFs + Send + Sync>,
+    /// The host's root, to write under: `/`, or where it is mounted.
+    pub root: PathBuf,
+    /// What only the kernel or systemd can do.
+    pub system: Arc<dyn System>,
+    /// The API server; `None` for a node on its own, which then has no labels and no status.
+    pub client: Option<kube::Client>,
+    /// For timestamps that are written down.
+    pub clock: Arc<dyn Clock + Send + Sync>,
+    /// Who is told what happens.
+    pub notices: UnboundedSender<Notice>,
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps")
+            .field("settings", &self.settings)
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The driver, asked with deadlines. Implementations never block the caller's thread.
+pub trait Driver: Send + Sync {
+    /// Reads everything once. Loads the driver where it isn't loaded, or was replaced. An error within the
+    /// implementation's own deadline where it doesn't answer.
+    fn look(&self) -> BoxFuture<'_, Result<Inventory, GpuError>>;
+
+    /// The next event. Waits for ever where none comes, also while there is no driver.
+    fn event(&self) -> BoxFuture<'_, GpuEvent>;
+
+    /// Gives back every descriptor and mapping, so that the driver can be replaced. The next [`Self::look`] loads it
+    /// again.
+    fn release(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What only the kernel or systemd can do for the node.
+pub trait System: Send + Sync {
+    /// Loads a kernel module, as `modprobe` does.
+    fn load_module(&self, name: &str) -> BoxFuture<'_, io::Result<()>>;
+
+    /// Makes a character device node at a path of the host, readable and writable for all.
+    fn make_char_device(&self, path: &Path, major: u32, minor: u32) -> io::Result<()>;
+
+    /// Restarts a unit of systemd and waits until it is active.
+    fn restart_unit<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, io::Result<()>>;
+
+    /// Starts a program of the host (paths as on the host) that runs until it is dropped.
+    fn start(
+        &self,
+        program: &Path,
+        arguments: &[String],
+        env: &[(String, String)],
+    ) -> io::Result<Box<dyn Process>>;
+
+    /// Runs a program of the host to its end, `input` on its standard input, and gives its standard output.
+    fn run<'a>(
+        &'a self,
+        program: &'a Path,
+        arguments: &'a [String],
+        env: &'a [(String, String)],
+        input: &'a str,
+    ) -> BoxFuture<'a, io::Result<String>>;
+}
+
+/// A program that was started. Dropping it ends it.
+pub trait Process: Send {
+    /// Waits for its end; how it ended, in words.
+    fn wait(&mut self) -> BoxFuture<'_, String>;
+}

@@ -1,0 +1,1 @@
+//! Labels of the node, as GPU Feature Discovery writes them.

@@ -1,0 +1,1 @@
+//! The daemon of NVIDIA's Multi-Process Service, one for each shared resource.

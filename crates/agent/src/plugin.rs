@@ -1,0 +1,1 @@
+//! The device plugin: resources of this node on the sockets of the kubelet.

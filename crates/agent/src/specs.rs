@@ -1,0 +1,1 @@
+//! CDI specifications of the node, kept true.

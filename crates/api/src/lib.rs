@@ -1,0 +1,2 @@
+//! Custom resources of pitcrew.
+#![forbid(unsafe_code)]

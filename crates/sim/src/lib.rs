@@ -1,0 +1,2 @@
+//! Simulated nodes: the real agent on imaginary hardware.
+#![forbid(unsafe_code)]
