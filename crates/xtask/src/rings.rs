@@ -311,7 +311,7 @@ fn program(message: &Value) -> Option<Program> {
     let ring = match (by_name, package.as_str()) {
         (Some(ring), _) => u8::try_from(ring).ok()?,
         // What drives imaginary hardware is simulated; the rest is pure.
-        (None, "scenario" | "pitcrew" | "apiserver") => 2,
+        (None, "scenario" | "pitcrew" | "apiserver" | "kubelet" | "agent" | "sim") => 2,
         (None, _) => 1,
     };
     Some(Program {
