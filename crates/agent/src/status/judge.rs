@@ -443,6 +443,14 @@ fn healthy(snapshot: &Snapshot) -> Judgement {
     }
     let mut gpus = inventory::gpus(snapshot);
     gpus.retain(|gpu| gpu.reason.as_deref() != Some(inventory::PASSED_THROUGH));
+    if gpus.is_empty() {
+        return Judgement::unknown(
+            kind,
+            "NoGpu",
+            "there is no GPU to judge",
+            "see the hint of DriverReady",
+        );
+    }
     let told = |health: GpuHealth| {
         let those: Vec<&Gpu> = gpus.iter().filter(|gpu| gpu.health == health).collect();
         let messages: Vec<String> = those
