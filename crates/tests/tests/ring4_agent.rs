@@ -1,4 +1,5 @@
 //! The agent on a real node: real kubelet, containerd, runc and scheduler, imaginary GPUs.
+#![expect(clippy::print_stdout, reason = "figures and seeds, with --nocapture")]
 
 use std::time::{Duration, Instant};
 

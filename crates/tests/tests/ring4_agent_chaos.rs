@@ -2,6 +2,7 @@
 //! pods come and go. The judges are the kubelet's pod-resources and the device nodes in live containers.
 //!
 //! `PITCREW_CHAOS_SECONDS` and `PITCREW_CHAOS_SEED` make it longer, and the same again.
+#![expect(clippy::print_stdout, reason = "figures and seeds, with --nocapture")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -60,7 +61,7 @@ fn uuid(id: &str) -> &str {
 impl Node {
     fn new() -> Self {
         let minors = (0..)
-            .zip(Machine::new(Scenario::builtin(SCENARIO).unwrap()).uuids())
+            .zip(Machine::new(Scenario::builtin(SCENARIO).expect("a built-in scenario")).uuids())
             .map(|(minor, uuid)| (uuid, minor))
             .collect();
         let mut node = Self {
