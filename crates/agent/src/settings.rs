@@ -22,6 +22,9 @@ pub struct Settings {
     pub probation: Duration,
     /// How often things are looked at.
     pub pace: Pace,
+    /// Key of the taint that is taken off the node when it is ready: whoever sets the node up puts it there, as with
+    /// RKE2's `node-taint`, to keep pods away until then. `None` touches no taint.
+    pub startup_taint: Option<String>,
 }
 
 impl Settings {
@@ -35,6 +38,7 @@ impl Settings {
             xids: XidFilter::default(),
             probation: PROBATION,
             pace: Pace::default(),
+            startup_taint: Some(crate::status::STARTUP_TAINT.to_owned()),
         }
     }
 }
