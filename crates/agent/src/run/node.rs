@@ -151,6 +151,7 @@ impl Node {
             host: self.host.clone(),
             gpus: self.gpus.clone(),
             sick: self.health.sick().clone(),
+            held: None,
             resources: Vec::new(),
             registered: self.registered.clone(),
             tier: Tier::Unknown,
