@@ -1,9 +1,13 @@
-//! Documents made from the command line itself, so that they cannot differ from it.
+//! What is generated: documents from the command line itself, so that they cannot differ from it, and Rust from the
+//! kubelet's gRPC interfaces.
 //!
-//! [`generate`] makes what is committed (`cargo xtask gen`); [`man_pages`] and [`completions`] make what a release
-//! brings along (`cargo xtask dist`).
+//! [`generate`] and [`protos()`] make what is committed (`cargo xtask gen`); [`man_pages`] and [`completions`] make what
+//! a release brings along (`cargo xtask dist`).
 
+mod protos;
 mod reference;
+
+pub use protos::protos;
 
 use std::io;
 use std::path::{Path, PathBuf};
