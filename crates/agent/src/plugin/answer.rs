@@ -9,10 +9,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use pitcrew_cdi::Spec;
 use pitcrew_core::plugin::{Resource, Sharing, uuid_of};
 
-use super::inject::{Injection, Mount, Node};
 use super::strategy::Strategy;
+use crate::runtime::mounts::{self, BindMount, DeviceFile, NoSuchDevice};
 
 /// Names in the kubelet's answers, as NVIDIA's device plugin has them.
 const VENDOR: &str = "k8s.device-plugin.nvidia.com";
@@ -30,9 +31,9 @@ pub struct Answer {
     /// Environment.
     pub env: BTreeMap<String, String>,
     /// Mounts.
-    pub mounts: Vec<Mount>,
+    pub mounts: Vec<BindMount>,
     /// Device nodes.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<DeviceFile>,
     /// Annotations of the container.
     pub annotations: BTreeMap<String, String>,
     /// Names of CDI devices.
@@ -58,7 +59,7 @@ pub struct Shared {
     /// Environment.
     pub env: BTreeMap<String, String>,
     /// Mounts.
-    pub mounts: Vec<Mount>,
+    pub mounts: Vec<BindMount>,
 }
 
 /// Everything that answers are made of.
@@ -82,7 +83,50 @@ pub struct Answers {
     /// here has no daemon that runs: nothing of it is handed out.
     pub mps: BTreeMap<String, Shared>,
     /// Device nodes and mounts, where [`Strategy::Mounts`] or `pass_device_specs` need them.
-    pub injection: Option<Arc<Injection>>,
+    pub nodes: Arc<Nodes>,
+}
+
+/// Device nodes and mounts of each device, made beforehand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Nodes(BTreeMap<String, mounts::Answer>);
+
+impl Nodes {
+    /// Those of all devices of a specification whose devices are called by UUID. `usable` judges each: a device with a
+    /// file that isn't on the host must be left out, see [`mounts::Answer::missing`].
+    pub fn of(spec: &Spec, usable: impl Fn(&str, &mounts::Answer) -> bool) -> Self {
+        let names = spec.devices.iter().map(|device| device.name.as_str());
+        let answers = names.filter_map(|name| {
+            let answer: Result<_, NoSuchDevice> = mounts::answer(spec, &[name]);
+            Some((name.to_owned(), answer.ok()?))
+        });
+        Self(answers.filter(|(name, answer)| usable(name, answer)).collect())
+    }
+
+    /// What a container gets with these devices together; `None` where one isn't known.
+    fn together(&self, uuids: &[&str]) -> Option<mounts::Answer> {
+        let mut all = mounts::Answer::default();
+        for uuid in uuids {
+            let one = self.0.get(*uuid)?;
+            if all == mounts::Answer::default() {
+                all = one.clone();
+                continue;
+            }
+            add_missing(&mut all.devices, &one.devices);
+            add_missing(&mut all.mounts, &one.mounts);
+            all.env.extend(one.env.clone());
+        }
+        Some(all)
+    }
+}
+
+fn add_missing<T: Ord + Clone>(all: &mut Vec<T>, more: &[T]) {
+    let known: BTreeSet<&T> = all.iter().collect();
+    let missing: Vec<T> = more
+        .iter()
+        .filter(|item| !known.contains(item))
+        .cloned()
+        .collect();
+    all.extend(missing);
 }
 
 /// Why a request is refused. The kubelet shows the text in the pod's status. What NVIDIA's plugin refuses too is said
@@ -118,8 +162,8 @@ pub enum Refusal {
         /// Why.
         why: String,
     },
-    /// The device has no edits: its specification wasn't made, or isn't made yet.
-    #[error("no device nodes are known for {uuid}: `pitcrew cdi generate` says why")]
+    /// The device isn't among the prepared ones: it is in no specification, or something of it isn't on the host.
+    #[error("not all device nodes and files of {uuid} are there: `pitcrew cdi generate` says why")]
     NoNodes {
         /// UUID of the device.
         uuid: String,
@@ -161,12 +205,8 @@ impl Answers {
         let mut answer = Answer::default();
         self.name_cdi_devices(&mut answer, &uuids);
         if self.strategies.contains(&Strategy::Mounts) {
-            let edits = self.injection.as_ref().and_then(|injection| {
-                let uuids = uuids.iter().copied();
-                injection.edits(uuids)
-            });
-            let edits = edits.ok_or_else(|| no_nodes(&uuids))?;
-            answer.nodes = edits.nodes;
+            let edits = self.nodes.together(&uuids).ok_or_else(|| no_nodes(&uuids))?;
+            answer.nodes = edits.devices;
             answer.mounts = edits.mounts;
             answer.env = edits.env;
         }
@@ -233,18 +273,23 @@ impl Answers {
                 .insert(VISIBLE_DEVICES.to_owned(), VOLUME_MOUNTS.to_owned());
             let names = ids.iter().map(|&id| id.to_owned());
             let names = names.chain(channels.iter().map(|channel| format!("imex/{channel}")));
-            answer.mounts.extend(names.map(|name| Mount {
-                on_host: "/dev/null".to_owned(),
-                inside: format!("{VOLUME_MOUNTS}/{name}"),
+            answer.mounts.extend(names.map(|name| BindMount {
+                container: format!("{VOLUME_MOUNTS}/{name}"),
+                host: "/dev/null".to_owned(),
                 read_only: false,
             }));
         }
         if self.pass_device_specs {
-            let nodes = self.injection.as_ref().and_then(|injection| {
-                let uuids = uuids.iter().copied();
-                injection.driver_nodes(uuids)
-            });
-            answer.nodes = nodes.ok_or_else(|| no_nodes(uuids))?;
+            let edits = self.nodes.together(uuids).ok_or_else(|| no_nodes(uuids))?;
+            // The driver's alone, without those for drawing, and no more than NVIDIA's plugin allows.
+            let nodes = edits.devices.into_iter();
+            let nodes = nodes.filter(|node| node.container.starts_with("/dev/nvidia"));
+            answer.nodes = nodes
+                .map(|node| DeviceFile {
+                    permissions: "rw".to_owned(),
+                    ..node
+                })
+                .collect();
         }
         for (on, name) in [
             (self.extras.gdrcopy, "NVIDIA_GDRCOPY"),

@@ -30,7 +30,7 @@ fn resource(sharing: Sharing, one_per_container: bool, replicas: usize) -> Resou
     }
 }
 
-fn injection() -> Arc<Injection> {
+fn nodes() -> Arc<Nodes> {
     let node = |path: &str| DeviceNode {
         path: path.to_owned(),
         ..DeviceNode::default()
@@ -52,13 +52,13 @@ fn injection() -> Arc<Injection> {
         },
         ..Spec::default()
     };
-    Arc::new(Injection::of(&spec, &["/lib"]))
+    Arc::new(Nodes::of(&spec, |_, _| true))
 }
 
 fn answers(strategies: &[Strategy]) -> Answers {
     Answers {
         strategies: strategies.to_vec(),
-        injection: Some(injection()),
+        nodes: nodes(),
         ..Answers::default()
     }
 }
@@ -130,9 +130,9 @@ fn a_wrapper_is_asked_by_variable_or_by_mounts() {
         env(&answer),
         [("NVIDIA_VISIBLE_DEVICES", "/var/run/nvidia-container-devices")]
     );
-    let mount = Mount {
-        on_host: "/dev/null".to_owned(),
-        inside: format!("/var/run/nvidia-container-devices/{GPU}"),
+    let mount = BindMount {
+        container: format!("/var/run/nvidia-container-devices/{GPU}"),
+        host: "/dev/null".to_owned(),
         read_only: false,
     };
     assert_eq!(answer.mounts, [mount]);
@@ -155,12 +155,12 @@ fn device_nodes_come_with_pass_device_specs_and_not_with_cdi_alone() {
     let mut both = answers(&[Strategy::Envvar]);
     both.pass_device_specs = true;
     let inside =
-        |answer: &Answer| -> Vec<String> { answer.nodes.iter().map(|node| node.inside.clone()).collect() };
-    assert_eq!(inside(&whole(&both)), ["/dev/nvidiactl", "/dev/nvidia0"]);
+        |answer: &Answer| -> Vec<String> { answer.nodes.iter().map(|node| node.container.clone()).collect() };
+    assert_eq!(inside(&whole(&both)), ["/dev/nvidia0", "/dev/nvidiactl"]);
     both.strategies = vec![Strategy::CdiCri];
     assert_eq!(whole(&both).nodes, []);
     both.strategies = vec![Strategy::Envvar];
-    both.injection = None;
+    both.nodes = Arc::default();
     let refused = ask(&both, &resource(Sharing::None, false, 1), &[GPU]);
     assert_eq!(refused, Err(Refusal::NoNodes { uuid: GPU.to_owned() }));
 }
@@ -170,8 +170,8 @@ fn device_nodes_come_with_pass_device_specs_and_not_with_cdi_alone() {
 fn pain_3_a_container_gets_nodes_and_libraries_where_the_runtime_knows_no_cdi_and_has_no_wrapper() {
     let choice = choose(Tier::Mounts, &[], Some((1, 29)));
     let answer = whole(&answers(&choice.strategies));
-    let inside: Vec<&str> = answer.nodes.iter().map(|node| node.inside.as_str()).collect();
-    assert_eq!(inside, ["/dev/nvidiactl", "/dev/nvidia0"]);
+    let inside: Vec<&str> = answer.nodes.iter().map(|node| node.container.as_str()).collect();
+    assert_eq!(inside, ["/dev/nvidia0", "/dev/nvidiactl"]);
     // A wrapper that is there all the same adds nothing.
     assert_eq!(env(&answer), [("NVIDIA_VISIBLE_DEVICES", "void")]);
     assert_eq!(answer.cdi_devices, [""; 0]);
@@ -199,7 +199,7 @@ fn extras_are_named_as_nvidias_plugin_names_them() {
         ]
     );
     let last = answer.mounts.last().unwrap();
-    assert_eq!(last.inside, "/var/run/nvidia-container-devices/imex/0");
+    assert_eq!(last.container, "/var/run/nvidia-container-devices/imex/0");
     answers.strategies = vec![Strategy::CdiCri];
     assert_eq!(whole(&answers).cdi_devices.len(), 1);
     answers.extra_devices = extras.names().collect();
@@ -225,9 +225,9 @@ fn shared_devices_are_one_device_to_the_container_and_bring_what_mps_needs() {
             "CUDA_MPS_PIPE_DIRECTORY".to_owned(),
             "/mps/nvidia.com/gpu/pipe".to_owned(),
         )]),
-        mounts: vec![Mount {
-            on_host: "/run/mps/shm".to_owned(),
-            inside: "/dev/shm".to_owned(),
+        mounts: vec![BindMount {
+            container: "/dev/shm".to_owned(),
+            host: "/run/mps/shm".to_owned(),
             read_only: false,
         }],
     };
@@ -312,4 +312,13 @@ proptest! {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
         prop_assert!(name.chars().all(is_allowed));
     }
+}
+
+#[test]
+fn several_devices_come_with_the_nodes_of_each_and_with_everything_else_once() {
+    let answers = answers(&[Strategy::Mounts]);
+    let answer = ask(&answers, &resource(Sharing::None, false, 1), &[GPU, OTHER]).unwrap();
+    let mut inside: Vec<&str> = answer.nodes.iter().map(|node| node.container.as_str()).collect();
+    inside.sort_unstable();
+    assert_eq!(inside, ["/dev/nvidia0", "/dev/nvidia1", "/dev/nvidiactl"]);
 }
