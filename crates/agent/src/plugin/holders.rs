@@ -237,7 +237,7 @@ mod tests {
     fn without_pod_resources_the_checkpoint_counts_and_without_both_everything_may_be_held() {
         let checkpoint = vec![holding("GPU-1", "pod 1")];
         let failed = || Err("no answer".to_owned());
-        let long = Duration::from_secs(3600);
+        let long = Duration::from_hours(1);
         let books = settle(failed(), Some(checkpoint.clone()), long);
         assert_eq!(books.held, Some(checkpoint));
         assert_eq!(books.failure.as_deref(), Some("no answer"));

@@ -69,6 +69,6 @@ async fn pain_14_all_shares_and_mig_devices_of_a_sick_gpu_are_unhealthy() {
 
 fn mig_of_another() -> std::sync::Arc<pitcrew_core::plugin::Resource> {
     let mut other = (*mig(3, 1)).clone();
-    other.name = "nvidia.com/mig-2g.20gb".to_owned();
+    "nvidia.com/mig-2g.20gb".clone_into(&mut other.name);
     other.into()
 }

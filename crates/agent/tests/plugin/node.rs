@@ -63,13 +63,12 @@ impl Node {
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn(&Status) -> bool) -> Status {
         let mut status = self.plugins.status();
         let found = tokio::time::timeout(SOON, status.wait_for(|status| is_so(status))).await;
-        match found {
-            Ok(status) => status.unwrap().clone(),
-            Err(_) => panic!(
-                "waited {SOON:?} for {what}; {:?}",
-                *self.plugins.status().borrow()
-            ),
-        }
+        assert!(
+            found.is_ok(),
+            "waited {SOON:?} for {what}; {:?}",
+            *self.plugins.status().borrow()
+        );
+        found.unwrap().unwrap().clone()
     }
 
     /// Waits until a problem of this reason is told.
