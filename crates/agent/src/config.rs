@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::deps::Deps;
-use crate::node::{Known, Told, chain};
+use crate::node::{Known, Told, why};
 use crate::notice::{Level, Topic};
 use crate::snapshot::Problem;
 
@@ -157,12 +157,13 @@ pub async fn keep<C: Default, E: fmt::Display>(
                     found = Some(of_map(map, &sources.source));
                 }
                 Err(error) => {
-                    let text = format!("{} can't be read: {}", what(&sources.source), chain(&error));
-                    if told.failed() {
+                    let text = format!("{} can't be read: {}", what(&sources.source), why(&error));
+                    let is_news = told.failed();
+                    if is_news {
                         let text = format!("{text}; it is tried again until it can");
                         deps.tell(Topic::Node, Level::Warning, text);
                     }
-                    if !matches!(found, Some(Ok(_))) {
+                    if is_news && found.is_none() {
                         found = Some(Err(unreadable(text, &sources.source)));
                     }
                 }
@@ -273,7 +274,10 @@ impl<C: Default> Keeper<'_, C> {
             Ok(Found::One(text)) => self.adopt_text(None, text, parse),
             Ok(Found::Several(texts)) => self.choose(texts, label, parse),
         };
-        self.tell(problem);
+        self.tell(problem.map(|problem| Problem {
+            message: format!("{}; {}", problem.message, self.stays()),
+            ..problem
+        }));
     }
 
     fn choose<E: fmt::Display>(
@@ -325,11 +329,11 @@ impl<C: Default> Keeper<'_, C> {
         match text {
             Ok(text) => self.adopt(name, text, parse).map(|error| Problem {
                 reason: "ConfigInvalid".to_owned(),
-                message: format!("{what} is wrong: {error}; {}", self.stays()),
+                message: format!("{what} is wrong: {error}"),
                 hint: "correct it: it is read again as soon as it changes".to_owned(),
             }),
             Err(why) => {
-                let text = format!("{what} can't be read: {why}; {}", self.stays());
+                let text = format!("{what} can't be read: {why}");
                 Some(unreadable(text, &self.sources.source))
             }
         }
