@@ -3,7 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use pitcrew_core::plugin::config::Overrides;
+
+use crate::config::Sources;
 use crate::health::{PROBATION, XidFilter};
+use crate::labels::Sink;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +18,15 @@ pub struct Settings {
     pub kubelet_dir: PathBuf,
     /// Where on the host CDI specifications are written.
     pub cdi_dir: PathBuf,
-    /// A configuration of NVIDIA's device plugin, or a directory of them, by name.
-    pub config: Option<PathBuf>,
+    /// Where configurations of NVIDIA's device plugin come from, and which counts.
+    pub sources: Sources,
+    /// What was asked for besides them, and stands above them.
+    pub overrides: Overrides,
+    /// The static program of CDI hooks and wrapper, on the agent's own file system, and the version that it is installed
+    /// as.
+    pub hook: Hook,
+    /// Where labels are written.
+    pub labels: Sink,
     /// Which XIDs make a GPU sick.
     pub xids: XidFilter,
     /// How long a sick GPU must be well before it is handed out again.
@@ -34,13 +45,28 @@ impl Settings {
             node: node.into(),
             kubelet_dir: "/var/lib/kubelet".into(),
             cdi_dir: "/var/run/cdi".into(),
-            config: None,
+            sources: Sources::default(),
+            overrides: Overrides::default(),
+            hook: Hook {
+                binary: "/usr/bin/pitcrew-hook".into(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+            labels: Sink::Node,
             xids: XidFilter::default(),
             probation: PROBATION,
             pace: Pace::default(),
             startup_taint: Some(crate::status::STARTUP_TAINT.to_owned()),
         }
     }
+}
+
+/// The static program of CDI hooks and wrapper.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Where it is on the agent's own file system.
+    pub binary: PathBuf,
+    /// Name of the directory that it is installed into.
+    pub version: String,
 }
 
 /// How often things are looked at. Whatever tells of itself (events of GPUs, the API server, the kubelet's socket) is

@@ -93,7 +93,7 @@ pub enum Command {
     /// with `-o json` each is a JSON object.
     ///
     /// It ends at SIGTERM or SIGINT, and leaves everything that running pods need.
-    Agent(AgentArgs),
+    Agent(Box<AgentArgs>),
     /// Watch this machine's GPUs, MIG devices and processes in the terminal
     ///
     /// `q` ends it. Without a terminal, or with `--once`, one frame is printed.
@@ -252,7 +252,7 @@ pub struct AgentArgs {
 #[derive(Debug, Subcommand)]
 pub enum AgentCommand {
     /// Run the agent, as without a command
-    Run(AgentRunArgs),
+    Run(Box<AgentRunArgs>),
     /// Run a program with another directory as its root, as the agent does with programs of the node
     #[command(hide = true)]
     InRoot(AgentInRootArgs),
@@ -281,6 +281,77 @@ pub struct AgentRunArgs {
     /// A configuration of NVIDIA's device plugin: a file of version v1, or a directory of them
     #[arg(long = "config", value_name = "FILE|DIR", env = env::CONFIG_FILE, hide_env_values = true)]
     pub config: Option<PathBuf>,
+    /// Which of several configurations counts for a node without the label `nvidia.com/device-plugin.config`
+    #[arg(long, value_name = "NAME", env = env::DEFAULT_CONFIG, hide_env_values = true)]
+    pub default_config: Option<String>,
+    /// The static program of CDI hooks and runtime wrapper, which is installed on the node
+    ///
+    /// `pitcrew-hook` beside this program if not given.
+    #[arg(long, value_name = "FILE")]
+    pub hook: Option<PathBuf>,
+    /// How MIG devices are offered
+    ///
+    /// This and what follows stand above the configuration.
+    #[arg(long, value_enum, value_name = "STRATEGY", env = env::MIG_STRATEGY, hide_env_values = true)]
+    pub mig_strategy: Option<MigStrategy>,
+    /// Accepted for NVIDIA's device plugin, which ends where there is no driver. This waits for one
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::FAIL_ON_INIT_ERROR, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub fail_on_init_error: Option<bool>,
+    /// Device nodes in the answer to the kubelet, beside names for a wrapper of the runtime
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::PASS_DEVICE_SPECS, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub pass_device_specs: Option<bool>,
+    /// How a container is told its devices, with commas between them; what the runtime can't do is left out
+    #[arg(long, value_enum, value_name = "STRATEGY,...", value_delimiter = ',')]
+    #[arg(env = env::DEVICE_LIST_STRATEGY, hide_env_values = true)]
+    pub device_list_strategy: Vec<DeviceLists>,
+    /// How devices are named for a wrapper of the runtime
+    #[arg(long, value_enum, value_name = "STRATEGY", env = env::DEVICE_ID_STRATEGY, hide_env_values = true)]
+    pub device_id_strategy: Option<DeviceIds>,
+    /// Prefix of annotations that name CDI devices
+    #[arg(long, value_name = "PREFIX", env = env::CDI_ANNOTATION_PREFIX, hide_env_values = true)]
+    pub cdi_annotation_prefix: Option<String>,
+    /// Which replicas of shared devices are preferred
+    #[arg(long, value_enum, value_name = "POLICY", env = env::SHARED_DEVICES_ALLOCATION_POLICY)]
+    #[arg(hide_env_values = true)]
+    pub shared_devices_allocation_policy: Option<SharedAllocation>,
+    /// Where the node has the root of the driver's libraries and programs, instead of looking for it
+    #[arg(long, value_name = "DIR", env = env::NVIDIA_DRIVER_ROOT, hide_env_values = true)]
+    pub driver_root: Option<PathBuf>,
+    /// Where the node has the root of the driver's device nodes, instead of looking for it
+    #[arg(long, value_name = "DIR", env = env::NVIDIA_DEV_ROOT, hide_env_values = true)]
+    pub dev_root: Option<PathBuf>,
+    /// Where the Multi-Process Service has its pipes and shared memory on the node
+    #[arg(long, value_name = "DIR", env = env::MPS_ROOT, hide_env_values = true)]
+    pub mps_root: Option<PathBuf>,
+    /// Containers get the devices of `GDRCopy`
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::GDRCOPY_ENABLED, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub gdrcopy_enabled: Option<bool>,
+    /// Containers get the devices of `GPUDirect` Storage
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::GDS_ENABLED, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub gds_enabled: Option<bool>,
+    /// Containers get the devices of Mellanox's network cards
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::MOFED_ENABLED, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub mofed_enabled: Option<bool>,
+    /// Labels go to a `NodeFeature` object, for Node Feature Discovery, instead of to the Node
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::USE_NODE_FEATURE_API, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub use_node_feature_api: Option<bool>,
+    /// No label says when labels were made
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::GFD_NO_TIMESTAMP, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_timestamp: Option<bool>,
     /// XIDs that don't make a GPU sick, with commas between them, or `all`
     ///
     /// Those that are an application's own fault never do.
@@ -298,6 +369,48 @@ pub struct AgentRunArgs {
     /// Ask no API server: no labels, no status
     #[arg(long)]
     pub no_api: bool,
+}
+
+/// How MIG devices are offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MigStrategy {
+    /// Whole GPUs only
+    None,
+    /// MIG devices of one profile, as GPUs
+    Single,
+    /// GPUs, and MIG devices under names of their own
+    Mixed,
+}
+
+/// How a container is told its devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceLists {
+    /// In `NVIDIA_VISIBLE_DEVICES`
+    Envvar,
+    /// As mounts of `/dev/null`
+    VolumeMounts,
+    /// As CDI devices, in an annotation
+    CdiAnnotations,
+    /// As CDI devices, in a field of their own
+    CdiCri,
+}
+
+/// How devices are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceIds {
+    /// By UUID
+    Uuid,
+    /// By place in the driver's order
+    Index,
+}
+
+/// Which replicas are preferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SharedAllocation {
+    /// Of the GPU with the fewest that are in use
+    Distributed,
+    /// Of the GPU with the most that are in use
+    Packed,
 }
 
 /// Arguments of `pitcrew agent in-root`.

@@ -10,7 +10,8 @@ mod exit;
 pub use args::{
     AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, Architecture, CatalogArgs, CdiCommand,
     CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice, Command,
-    CompletionsArgs, Format, GlobalArgs, GpusArgs, GpusCommand, Shell, TopArgs,
+    CompletionsArgs, DeviceIds, DeviceLists, Format, GlobalArgs, GpusArgs, GpusCommand, MigStrategy,
+    SharedAllocation, Shell, TopArgs,
 };
 pub use exit::ExitStatus;
 

@@ -71,7 +71,7 @@ fn run(cli: Cli, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
         Command::Gpus(args) => gpus::run(args, &global, output),
         Command::Check(args) => check::run(args, &global, output),
         Command::Top(args) => top::run(args, &global, output),
-        Command::Agent(args) => agent::run(args, &global, output),
+        Command::Agent(args) => agent::run(*args, &global, output),
         Command::Cdi(command) => cdi::run(command, &global, output),
         Command::Completions(args) => completions::run(&args, output),
         Command::Version => version::run(output),

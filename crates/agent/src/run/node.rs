@@ -6,16 +6,26 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pitcrew_core::gpu::GpuReadings;
+use pitcrew_core::plugin::Resource;
+use pitcrew_core::plugin::config::{Config, Remark};
+use pitcrew_core::plugin::resources;
 use pitcrew_core::ports::GpuError;
 use pitcrew_core::{Gpu, Inventory, Reading};
 use pitcrew_host::Host;
 
 use super::eyes::{Seen, Wish};
+use super::install::Installed;
+use super::offer;
+use crate::config::Chosen;
 use crate::health::{Change, Health};
 use crate::notice::{Level, Notice, Topic};
-use crate::runtime::Tier;
+use crate::plugin::strategy::choose;
+use crate::plugin::{Answers, Status, Wanted};
+use crate::runtime::{Tier, Way, assess};
 use crate::settings::Settings;
 use crate::snapshot::{Part, Problem, Snapshot};
+use crate::specs::keep::{Made, Order};
+use crate::specs::{Basis, DriverRoots, directories_of};
 
 /// The driver that hands a GPU to containers.
 const OURS: &str = "nvidia";
@@ -31,9 +41,23 @@ pub(super) struct Node {
     known: Option<Arc<Inventory>>,
     /// Why the driver must be let go of.
     release: Option<String>,
+    /// How a GPU reaches a container here.
+    way: Option<Way>,
+    /// How often the host was looked at.
+    turn: u64,
+    config: Option<Arc<Chosen<Config>>>,
+    /// Why the configuration isn't in force.
+    config_problem: Option<Problem>,
+    installed: Option<Installed>,
+    made: Option<Made>,
+    plugin: Status,
+    /// What the node should offer; `None` before that is known.
+    resources: Option<Vec<Arc<Resource>>>,
+    /// What was told of the plan.
+    remarks: Vec<String>,
     problems: BTreeMap<Part, Problem>,
-    registered: BTreeSet<String>,
     notices: Vec<Notice>,
+    cdi_dir: PathBuf,
 }
 
 impl Node {
@@ -45,9 +69,18 @@ impl Node {
             gpus: None,
             known: None,
             release: None,
+            way: None,
+            turn: 0,
+            config: None,
+            config_problem: None,
+            installed: None,
+            made: None,
+            plugin: Status::default(),
+            resources: None,
+            remarks: Vec::new(),
             problems: BTreeMap::new(),
-            registered: BTreeSet::new(),
             notices: Vec::new(),
+            cdi_dir: settings.cdi_dir.clone(),
         }
     }
 
@@ -90,10 +123,163 @@ impl Node {
                 {
                     self.tell(Level::Info, Topic::Node, of_node(&host));
                 }
-                self.host = Some(host);
-                self.forget_foreign();
+                self.see_host(host);
             }
         }
+        self.plan();
+    }
+
+    fn see_host(&mut self, host: Arc<Host>) {
+        let way = assess(&host);
+        if self.way.as_ref().is_none_or(|old| old.tier != way.tier) {
+            let level = if way.tier == Tier::Unknown {
+                Level::Warning
+            } else {
+                Level::Info
+            };
+            let text = format!("containers get their GPUs by {}: {}", way.tier, way.reason);
+            self.tell(level, Topic::Runtime, text);
+        }
+        self.way = Some(way);
+        self.turn += 1;
+        self.host = Some(host);
+        self.judge_runtime();
+        self.forget_foreign();
+    }
+
+    fn judge_runtime(&mut self) {
+        let installed = self
+            .installed
+            .as_ref()
+            .and_then(|installed| installed.problem.clone());
+        let handler = self.way.as_ref().and_then(|way| way.problem(&[]));
+        self.set_problem(Part::Runtime, installed.or(handler));
+    }
+
+    /// Takes in the configuration that is in force, and why a newer one isn't.
+    pub(super) fn configure(&mut self, config: Option<Arc<Chosen<Config>>>, problem: Option<Problem>) {
+        self.config = config;
+        self.config_problem = problem;
+        self.plan();
+    }
+
+    /// Takes in what was installed.
+    pub(super) fn install(&mut self, installed: Option<Installed>) {
+        self.installed = installed;
+        self.judge_runtime();
+    }
+
+    /// Takes in what specifications there are.
+    pub(super) fn make(&mut self, made: Option<Made>) {
+        self.set_problem(Part::Specs, made.as_ref().and_then(|made| made.problem.clone()));
+        self.made = made;
+    }
+
+    /// Takes in how the device plugin is.
+    pub(super) fn serve(&mut self, status: Status) {
+        self.set_problem(Part::Plugin, status.problem.clone());
+        self.plugin = status;
+    }
+
+    /// Plans the resources anew.
+    fn plan(&mut self) {
+        let (Some(config), Some(known)) = (self.config.clone(), self.known.clone()) else {
+            let problem = self.config_problem.clone();
+            return self.set_problem(Part::Config, problem);
+        };
+        let config = &config.config;
+        let numa = self.host.as_ref().map(|host| offer::numa(&known, host));
+        match resources::plan(&known, config, &numa.unwrap_or_default()) {
+            Ok(plan) => {
+                let mut remarks: Vec<String> = config
+                    .remarks
+                    .iter()
+                    .chain(&plan.remarks)
+                    .map(Remark::to_string)
+                    .collect();
+                remarks.extend(plan.left_out.iter().map(ToString::to_string));
+                for remark in &remarks {
+                    if !self.remarks.contains(remark) {
+                        self.tell(Level::Warning, Topic::Plugin, remark.clone());
+                    }
+                }
+                self.remarks = remarks;
+                self.resources = Some(plan.resources.into_iter().map(Arc::new).collect());
+                let problem = self.config_problem.clone();
+                self.set_problem(Part::Config, problem);
+            }
+            // What was offered before still holds.
+            Err(error) => self.set_problem(
+                Part::Config,
+                Some(Problem {
+                    reason: "ConfigNotPossible".to_owned(),
+                    message: error.to_string(),
+                    hint: "change the device plugin's configuration or the MIG layout of this node"
+                        .to_owned(),
+                }),
+            ),
+        }
+    }
+
+    /// What specifications should be made of; `None` before that is known.
+    pub(super) fn order(&self) -> Option<Order> {
+        let (known, host) = (self.known.as_ref()?, self.host.as_ref()?);
+        let hook = self.installed.as_ref()?.hook.clone()?;
+        let flags = self.config.as_ref().map(|chosen| &chosen.config.flags);
+        let found = DriverRoots::find(host);
+        let asked = flags.and_then(|flags| flags.driver_root.clone());
+        let dev_asked = flags.and_then(|flags| flags.dev_root().map(ToOwned::to_owned));
+        let basis = Basis {
+            gpus: Arc::new(shape(known)),
+            driver: DriverRoots {
+                libraries: asked.unwrap_or(found.libraries),
+                devices: dev_asked.unwrap_or(found.devices),
+            },
+            hook,
+            dirs: directories_of(host, &self.cdi_dir),
+            dir: self.cdi_dir.clone(),
+        };
+        Some(Order {
+            basis,
+            turn: self.turn,
+            nodes: self.way.as_ref().is_some_and(|way| way.tier == Tier::Mounts)
+                || flags.is_some_and(|flags| flags.plugin.pass_device_specs),
+        })
+    }
+
+    /// What the device plugin should serve; `None` before everything is known that it needs.
+    pub(super) fn wanted(&self) -> Option<Wanted> {
+        let (known, host, way) = (self.known.as_ref()?, self.host.as_ref()?, self.way.as_ref()?);
+        let config = &self.config.as_ref()?.config;
+        let made = self.made.as_ref()?;
+        let plugin = &config.flags.plugin;
+        let choice = choose(way.tier, &offer::strategies(config), offer::kubelet(host));
+        let answers = Answers {
+            strategies: choice.strategies,
+            pass_device_specs: plugin.pass_device_specs,
+            indices: offer::indices(config, known),
+            annotation_prefix: plugin.cdi_annotation_prefix.clone(),
+            extras: offer::extras(config),
+            extra_devices: offer::cdi_devices(host),
+            mps: BTreeMap::new(),
+            in_spec: Some(made.names()),
+            nodes: Arc::clone(&made.nodes),
+        };
+        Some(Wanted {
+            resources: self.resources.clone()?,
+            sick: self.health.sick().clone(),
+            answers: Arc::new(answers),
+        })
+    }
+
+    /// The host's facts.
+    pub(super) fn host(&self) -> Option<Arc<Host>> {
+        self.host.clone()
+    }
+
+    /// How labels tell of what is offered; `None` before the configuration is known.
+    pub(super) fn labels(&self) -> Option<pitcrew_core::labels::Offer> {
+        self.config.as_ref().map(|chosen| offer::labels(&chosen.config))
     }
 
     /// The driver must be let go of for this reason, or may be used again.
@@ -151,12 +337,37 @@ impl Node {
             host: self.host.clone(),
             gpus: self.gpus.clone(),
             sick: self.health.sick().clone(),
-            held: None,
-            resources: Vec::new(),
-            registered: self.registered.clone(),
-            tier: Tier::Unknown,
+            held: Some(self.held()),
+            resources: self
+                .resources
+                .iter()
+                .flatten()
+                .map(|resource| Resource::clone(resource))
+                .collect(),
+            registered: self.plugin.registered.clone(),
+            tier: self.way.as_ref().map_or(Tier::Unknown, |way| way.tier),
             problems: self.problems.clone(),
         }
+    }
+
+    /// Who holds what, by GPU.
+    fn held(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for holding in &self.plugin.held {
+            let of = |resource: &&Arc<Resource>| resource.name == holding.resource;
+            let device = self
+                .resources
+                .iter()
+                .flatten()
+                .find(of)
+                .and_then(|resource| resource.devices.iter().find(|device| device.id == holding.id));
+            if let Some(device) = device {
+                held.entry(device.gpu.clone())
+                    .or_default()
+                    .insert(holding.holder.clone());
+            }
+        }
+        held
     }
 
     /// The GPUs of a look, and in the place of each that doesn't answer what it was before: it is still there, and its
@@ -269,6 +480,32 @@ impl Node {
             };
             self.tell(Level::Info, Topic::Gpus, format!("driver {version}: {gpus}"));
         }
+    }
+}
+
+/// GPUs without what changes all the time: what specifications are made of.
+fn shape(inventory: &Inventory) -> Inventory {
+    let of_gpu = |gpu: &Gpu| {
+        let mut readings = GpuReadings::none_supported();
+        readings.uuid.clone_from(&gpu.readings.uuid);
+        readings.minor.clone_from(&gpu.readings.minor);
+        readings.mig_mode.clone_from(&gpu.readings.mig_mode);
+        readings.mig_devices.clone_from(&gpu.readings.mig_devices);
+        if let Reading::Value(devices) = &mut readings.mig_devices {
+            for device in devices {
+                device.memory_used_bytes = Reading::NotSupported;
+            }
+        }
+        Gpu {
+            index: gpu.index,
+            pci: gpu.pci,
+            readings,
+        }
+    };
+    Inventory {
+        driver: inventory.driver.clone(),
+        gpus: inventory.gpus.iter().map(of_gpu).collect(),
+        links: Vec::new(),
     }
 }
 

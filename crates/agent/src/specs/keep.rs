@@ -11,6 +11,8 @@ use tokio::sync::watch;
 use super::{Basis, Draft, Error, Step, carry_out};
 use crate::Deps;
 use crate::notice::{Level, Topic};
+use crate::plugin::Nodes;
+use crate::runtime::mounts::Answer;
 use crate::snapshot::Problem;
 
 /// When a name that a pod holds is looked at again.
@@ -23,6 +25,8 @@ pub(crate) struct Order {
     pub(crate) basis: Basis,
     /// Another number where files of the host may have changed.
     pub(crate) turn: u64,
+    /// True where device nodes and mounts are wanted of each device.
+    pub(crate) nodes: bool,
 }
 
 /// What there is.
@@ -30,6 +34,8 @@ pub(crate) struct Order {
 pub(crate) struct Made {
     /// The device plugin's specification, as it is written; `None` where there is none.
     pub(crate) spec: Option<Arc<Spec>>,
+    /// Device nodes and mounts of each device whose files are all there; none unless they are wanted.
+    pub(crate) nodes: Arc<Nodes>,
     /// Why one can't be made or written.
     pub(crate) problem: Option<Problem>,
 }
@@ -57,7 +63,7 @@ pub(crate) async fn keep(
         let order = orders.borrow_and_update().clone();
         let mut waits = false;
         if let Some(order) = order {
-            let kept = once(&deps, &order.basis, &held).await;
+            let kept = once(&deps, &order, &held).await;
             let (outcome, told) = match kept {
                 Ok(kept) => {
                     waits = kept.waits;
@@ -96,12 +102,12 @@ fn tell_problem(deps: &Deps, made: &watch::Sender<Option<Made>>, outcome: &Made)
 /// What was there stays where nothing new could be written.
 fn failed(made: &watch::Sender<Option<Made>>, error: &Error) -> Made {
     Made {
-        spec: made.borrow().as_ref().and_then(|made| made.spec.clone()),
         problem: Some(Problem {
             reason: "CdiNotWritten".to_owned(),
             message: error.to_string(),
             hint: "look whether the directory is writable and has room: `df -h /var/run`".to_owned(),
         }),
+        ..made.borrow().clone().unwrap_or_default()
     }
 }
 
@@ -114,9 +120,10 @@ struct Kept {
 
 async fn once(
     deps: &Arc<Deps>,
-    basis: &Basis,
+    order: &Order,
     held: &impl Fn() -> BoxFuture<'static, Held>,
 ) -> Result<Kept, Error> {
+    let basis = &order.basis;
     let draft = blocking({
         let (deps, basis) = (Arc::clone(deps), basis.clone());
         move || Draft::new(&*deps.host, &basis)
@@ -141,9 +148,19 @@ async fn once(
         .await?;
         deps.tell(Topic::Cdi, Level::Info, told(step));
     }
+    let spec = spec.map(Arc::new);
+    let nodes = match spec.clone().filter(|_| order.nodes) {
+        Some(spec) => {
+            let deps = Arc::clone(deps);
+            let is_there = move |_: &str, answer: &Answer| answer.missing(&*deps.host).is_empty();
+            blocking(move || Ok(Nodes::of(&spec, is_there))).await?
+        }
+        None => Nodes::default(),
+    };
     Ok(Kept {
         made: Made {
-            spec: spec.map(Arc::new),
+            spec,
+            nodes: Arc::new(nodes),
             problem,
         },
         remarks,

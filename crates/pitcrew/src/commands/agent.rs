@@ -1,9 +1,10 @@
 //! `pitcrew agent`: the node agent on this machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use pitcrew_agent::config::Source;
 use pitcrew_agent::health::XidFilter;
 use pitcrew_agent::{Deps, Notice, Settings};
 use pitcrew_cli::{AgentArgs, AgentCommand, AgentRunArgs, ExitStatus, GlobalArgs};
@@ -19,9 +20,12 @@ use crate::output::Output;
 mod client;
 mod driver;
 mod in_root;
+mod overrides;
 mod system;
 mod tell;
 
+/// Name of the program of hooks and wrapper.
+const HOOK: &str = "pitcrew-hook";
 /// How long tasks may take to end after they were told to; a call that hangs would keep the process for ever.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -31,8 +35,8 @@ pub(crate) fn run(
     output: &mut Output<'_>,
 ) -> Result<ExitStatus, Error> {
     match args.command {
-        None => agent(args.run, global, output),
-        Some(AgentCommand::Run(run)) => agent(run, global, output),
+        None => agent(&args.run, global, output),
+        Some(AgentCommand::Run(run)) => agent(&run, global, output),
         Some(AgentCommand::InRoot(args)) => Err(in_root::run(&args)),
     }
 }
@@ -54,7 +58,7 @@ impl Clock for WallClock {
     }
 }
 
-fn agent(args: AgentRunArgs, global: &GlobalArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
+fn agent(args: &AgentRunArgs, global: &GlobalArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
     if args.scenario.as_deref() == Some("list") {
         return imaginary::list(output);
     }
@@ -69,13 +73,13 @@ fn agent(args: AgentRunArgs, global: &GlobalArgs, output: &mut Output<'_>) -> Re
 }
 
 async fn serve(
-    args: AgentRunArgs,
+    args: &AgentRunArgs,
     global: &GlobalArgs,
     output: &mut Output<'_>,
 ) -> Result<ExitStatus, Error> {
     let host = HostRoots::new(Roots::under(&global.root));
     let (notices, told) = mpsc::unbounded_channel();
-    let settings = settings(&args, &global.root)?;
+    let settings = settings(args, &global.root)?;
     for word in settings.xids.unknown() {
         output.remark(&format!(
             "`{word}` is neither an XID nor `all`: left out of the health checks"
@@ -113,10 +117,24 @@ fn settings(args: &AgentRunArgs, root: &Path) -> Result<Settings, Error> {
     let mut settings = Settings::new(node);
     settings.kubelet_dir.clone_from(&args.kubelet_dir);
     settings.cdi_dir.clone_from(&args.cdi_dir);
-    settings.config.clone_from(&args.config);
+    if let Some(path) = &args.config {
+        settings.sources.source = Source::Path(path.clone());
+    }
+    settings.sources.default.clone_from(&args.default_config);
+    settings.overrides = overrides::of(args);
+    settings.hook.binary = hook(args);
     settings.xids = XidFilter::parse(&args.disable_health_checks, &args.enable_health_checks);
     settings.probation = Duration::from_secs(args.probation.into());
     Ok(settings)
+}
+
+/// The program of hooks and wrapper: beside this one, unless another is named.
+fn hook(args: &AgentRunArgs) -> PathBuf {
+    let beside = || {
+        let own = std::env::current_exe().ok()?;
+        Some(own.parent()?.join(HOOK))
+    };
+    args.hook.clone().or_else(beside).unwrap_or_else(|| HOOK.into())
 }
 
 /// The host's name as a kubelet takes it: in lower case.
