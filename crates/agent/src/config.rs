@@ -109,9 +109,9 @@ type Text = Result<String, String>;
 /// Follows the configuration for ever, and sends each that is good. Sends nothing before the first is known, and the
 /// defaults where none was asked for.
 ///
-/// `parse` is given the text of one configuration. `node` comes from [`crate::node::follow`]; without a client there is no
+/// `parse` is given the text of one configuration, an empty one for the defaults. `node` comes from [`crate::node::follow`]; without a client there is no
 /// label.
-pub async fn keep<C: Default, E: fmt::Display>(
+pub async fn keep<C, E: fmt::Display>(
     deps: &Deps,
     sources: &Sources,
     parse: impl Fn(&str) -> Result<C, E>,
@@ -258,7 +258,7 @@ struct Keeper<'a, C> {
     in_force: Option<(Option<String>, String)>,
 }
 
-impl<C: Default> Keeper<'_, C> {
+impl<C> Keeper<'_, C> {
     fn consider<E: fmt::Display>(
         &mut self,
         found: &Result<Found, Problem>,
@@ -267,10 +267,7 @@ impl<C: Default> Keeper<'_, C> {
     ) {
         let problem = match found {
             Err(problem) => Some(problem.clone()),
-            Ok(Found::Nothing) => {
-                self.adopt(None, "", |_| Ok::<_, E>(C::default()));
-                None
-            }
+            Ok(Found::Nothing) => self.adopt_text(None, &Ok(String::new()), parse),
             Ok(Found::One(text)) => self.adopt_text(None, text, parse),
             Ok(Found::Several(texts)) => self.choose(texts, label, parse),
         };
@@ -304,10 +301,7 @@ impl<C: Default> Keeper<'_, C> {
         let names = texts.keys().map(String::as_str).collect();
         let default = self.sources.default.as_deref();
         match select(&names, label, default, &self.sources.fallbacks) {
-            Ok(Choice::Empty) => {
-                self.adopt(None, "", |_| Ok::<_, E>(C::default()));
-                None
-            }
+            Ok(Choice::Empty) => self.adopt_text(None, &Ok(String::new()), parse),
             Ok(Choice::Named(name)) => {
                 let text = texts.get(name)?;
                 self.adopt_text(Some(name), text, parse)

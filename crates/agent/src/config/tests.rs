@@ -14,15 +14,9 @@ use crate::testing::{Bench, NODE, by, until};
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Word(String);
 
-impl Default for Word {
-    fn default() -> Self {
-        Self("default".to_owned())
-    }
-}
-
 fn parse(text: &str) -> Result<Word, String> {
     match text.trim() {
-        "" => Ok(Word::default()),
+        "" => Ok(Word("default".to_owned())),
         word if word.chars().all(char::is_alphanumeric) => Ok(Word(word.to_owned())),
         other => Err(format!("line 1: `{other}` is no word")),
     }

@@ -5,6 +5,7 @@ use crate::Gpu;
 use crate::catalog::ComputeCapability;
 use crate::gpu::Fabric;
 use crate::plugin::Sharing;
+use crate::plugin::config::named;
 
 const MIB: u64 = 1 << 20;
 
@@ -31,7 +32,7 @@ pub(super) fn label(labels: &mut Labels, gpus: &[&Gpu], facts: &Facts<'_>, offer
     // Whole GPUs say how they are shared, for those of their model too that are cut up.
     let whole = of_model.iter().any(|gpu| !mig::is_on(gpu));
     let share = if whole {
-        Share::of(GPU, offer)
+        Share::of(named(&offer.names.gpus, model).unwrap_or(GPU), offer)
     } else {
         Share::not_offered()
     };

@@ -122,6 +122,7 @@ fn shared(sharing: Sharing, name: &str, replicas: u32, renamed: bool) -> Offer {
         mig: MigStrategy::None,
         sharing: Some(sharing),
         shared: vec![resource],
+        names: NamingRules::default(),
     }
 }
 
@@ -206,6 +207,61 @@ fn the_replicas_label_says_what_the_plugin_offers() {
             Some(if mps { "true" } else { "false" })
         );
     }
+}
+
+#[test]
+fn an_offer_is_read_from_the_plugins_configuration() {
+    let of = |text: &str| Offer::of(&Config::parse(text).unwrap());
+    assert_eq!(of(""), Offer::default());
+    let text = "\
+flags: {migStrategy: single}
+sharing:
+  timeSlicing:
+    resources: [{name: nvidia.com/gpu, replicas: 4}, {name: nvidia.com/mig-1g.5gb, rename: nvidia.com/small, replicas: 2}]
+";
+    let mut expected = shared(Sharing::TimeSlicing, GPU, 4, false);
+    expected.mig = MigStrategy::Single;
+    expected.shared.push(SharedResource {
+        name: "nvidia.com/mig-1g.5gb".to_owned(),
+        replicas: 2,
+        renamed: true,
+    });
+    assert_eq!(of(text), expected);
+    let text = "sharing: {mps: {renameByDefault: true, resources: [{name: nvidia.com/gpu, replicas: 3}]}}";
+    assert_eq!(of(text), shared(Sharing::Mps, GPU, 3, true));
+}
+
+#[test]
+fn a_name_of_ones_own_says_which_sharing_counts() {
+    let offer = Offer::of(
+        &Config::parse(
+            "\
+resources:
+  gpus: [{pattern: 'Tesla T4', name: small}]
+  mig: [{pattern: 1g.5gb, name: slice}]
+sharing:
+  timeSlicing:
+    resources:
+    - {name: nvidia.com/gpu, replicas: 2}
+    - {name: nvidia.com/small, replicas: 8}
+    - {name: nvidia.com/slice, replicas: 3}
+flags: {migStrategy: mixed}
+",
+        )
+        .unwrap(),
+    );
+    let replicas = |gpus: Vec<Gpu>, key: &str| labels_of(&inventory(gpus), &offer).get(key).cloned();
+    let gpus = vec![gpu(0, "Tesla T4", (7, 5), 16)];
+    assert_eq!(replicas(gpus, "nvidia.com/gpu.replicas").as_deref(), Some("8"));
+    assert_eq!(
+        replicas(vec![a100(0)], "nvidia.com/gpu.replicas").as_deref(),
+        Some("2")
+    );
+    let gpus = vec![cut(a100(0), &["1g.5gb"])];
+    assert_eq!(
+        replicas(gpus, "nvidia.com/mig-1g.5gb.replicas").as_deref(),
+        Some("3")
+    );
 }
 
 #[test]
@@ -548,7 +604,6 @@ fn strategy_single_without_mig_is_as_none_but_for_its_name() {
     let mut expected = labels_of(&gpus, &offer(MigStrategy::None));
     expected.insert("nvidia.com/mig.strategy".to_owned(), "single".to_owned());
     assert_eq!(labels_of(&gpus, &offer(MigStrategy::Single)), expected);
-    assert_eq!(not_single(&gpus), None);
 }
 
 #[test]
@@ -592,19 +647,16 @@ fn strategy_single_says_of_gpus_what_mig_devices_are() {
 }
 
 #[test]
-fn strategy_single_calls_what_it_can_not_offer_invalid_and_says_why() {
+fn strategy_single_calls_what_it_can_not_offer_invalid() {
     let cases = [
         (
             vec![cut(a100(0), &["1g.5gb"]), cut(a100(1), &[])],
-            "MIG is on on GPU 1, which has no MIG devices",
+            "one has no devices",
         ),
-        (
-            vec![cut(a100(0), &["1g.5gb"]), a100(1)],
-            "MIG is on on other GPUs, and off on GPU 1",
-        ),
+        (vec![cut(a100(0), &["1g.5gb"]), a100(1)], "one is not cut up"),
         (
             vec![cut(a100(0), &["1g.5gb", "2g.10gb"])],
-            "there are MIG devices of several profiles: 1g.5gb, 2g.10gb",
+            "there are two profiles",
         ),
     ];
     for (gpus, why) in cases {
@@ -624,7 +676,6 @@ fn strategy_single_calls_what_it_can_not_offer_invalid_and_says_why() {
             );
         }
         assert_eq!(get(&labels, "nvidia.com/gpu.multiprocessors"), None);
-        assert_eq!(not_single(&gpus).map(|why| why.to_string()).as_deref(), Some(why));
     }
 }
 
@@ -686,7 +737,6 @@ fn mig_devices_that_can_not_be_read_are_neither_counted_nor_called_invalid() {
     let mut unread = cut(a100(1), &["1g.5gb"]);
     unread.readings.mig_devices = Reading::Failed("Unknown Error".to_owned());
     let gpus = inventory(vec![cut(a100(0), &["1g.5gb"]), unread]);
-    assert_eq!(not_single(&gpus), Some(NotSingle::Unread(1)));
     let labels = labels_of(&gpus, &offer(MigStrategy::Single));
     for key in ["product", "count", "replicas", "memory", "sharing-strategy"] {
         assert_eq!(get(&labels, &format!("nvidia.com/gpu.{key}")), None, "{key}");

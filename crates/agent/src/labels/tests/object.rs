@@ -7,8 +7,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use pitcrew_apiserver::{ApiError, Fault, Match, Verb};
-use pitcrew_core::labels::{MigStrategy, Offer, SharedResource};
+use pitcrew_core::labels::{Offer, SharedResource};
 use pitcrew_core::plugin::Sharing;
+use pitcrew_core::plugin::config::MigStrategy;
 use pitcrew_core::ports::GpuError;
 use pitcrew_scenario::Change;
 use serde_json::json;
@@ -156,6 +157,7 @@ async fn labels_are_written_to_the_node_by_their_own_manager_and_only_when_they_
             replicas: 4,
             renamed: false,
         }],
+        ..Offer::default()
     };
     kept.offer.send_replace(shared);
     comes_to(&bench, "nvidia.com/gpu.replicas", Some("4")).await;

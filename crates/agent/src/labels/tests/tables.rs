@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use pitcrew_core::labels::{MigStrategy, Offer, SharedResource};
+use pitcrew_core::labels::{Offer, SharedResource};
 use pitcrew_core::plugin::Sharing;
+use pitcrew_core::plugin::config::MigStrategy;
 use pitcrew_scenario::{HostRoot, Machine, Scenario};
 use tokio::time::Instant;
 
@@ -33,6 +34,7 @@ fn an_rtx_3060_in_four_time_slices_is_labelled_as_in_the_fact_sheet() {
             replicas: 4,
             renamed: false,
         }],
+        ..Offer::default()
     };
     let mut lines = String::new();
     for (key, value) in labels("rtx3060", &offer) {
