@@ -8,6 +8,7 @@ pub mod devices;
 pub mod install;
 pub mod mounts;
 pub mod tier;
+pub mod toolkit_env;
 pub mod uninstall;
 
 pub use tier::{Handler, Tier, Way, assess};
