@@ -129,16 +129,15 @@ fn run(arguments: Arguments) -> Result<(), String> {
         &server,
         arguments.every,
         |time| stop.wait(time),
-        |notice| match notice {
-            Notice::Labelled(labels) if labels.is_empty() => {
-                say("info", "no GPU is left: the labels are gone")
-            }
-            Notice::Labelled(labels) => {
-                say("info", &format!("there is a GPU: {}", labels.join(", ")));
-            }
-            Notice::Trouble(text) => {
-                say("warning", &format!("{text}; tried again"));
-            }
+        |notice| {
+            let (level, text) = match notice {
+                Notice::Labelled(labels) if labels.is_empty() => {
+                    ("info", "no GPU is left: the labels are gone".to_owned())
+                }
+                Notice::Labelled(labels) => ("info", format!("there is a GPU: {}", labels.join(", "))),
+                Notice::Trouble(text) => ("warning", format!("{text}; tried again")),
+            };
+            say(level, &text);
         },
     );
     Ok(())
