@@ -1,2 +1,19 @@
 //! Simulated nodes: the real agent on imaginary hardware.
+//!
+//! [`Node`] is one worker of RKE2 or K3s with the GPUs of a scenario, a scratch directory for its files, a kubelet on real
+//! sockets, and an API server in memory. Simulated parts are here; what runs on them is `pitcrew_agent::run`, unchanged.
+//! There are no statics, so that many of them run in one process.
 #![forbid(unsafe_code)]
+
+mod cluster;
+mod driver;
+mod files;
+mod node;
+mod notices;
+mod system;
+
+pub use driver::{DEADLINE, Driver};
+pub use files::Files;
+pub use node::{Builder, Error, Node};
+pub use notices::Notices;
+pub use system::{Program, System};

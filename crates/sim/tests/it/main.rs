@@ -1,0 +1,3 @@
+//! Imaginary nodes, and the agent on them.
+
+mod node;
