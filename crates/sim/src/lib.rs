@@ -8,6 +8,7 @@
 mod cluster;
 mod driver;
 mod files;
+pub mod http;
 mod node;
 mod notices;
 mod system;
