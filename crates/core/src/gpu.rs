@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::Reading;
 use crate::catalog::{self, Card, ComputeCapability};
-use crate::mig::{Placement, Profile};
+use crate::mig::{Engines, Placement, Profile};
 use crate::pci::PciFunction;
 use crate::readings;
 
@@ -403,6 +403,9 @@ pub struct MigDevice {
     /// Multiprocessors; absent where the source doesn't say.
     #[serde(skip_serializing_if = "Reading::is_absent")]
     pub multiprocessors: Reading<u32>,
+    /// Engines of the GPU instance, which its compute instances share; absent where the source doesn't say.
+    #[serde(skip_serializing_if = "Reading::is_absent")]
+    pub engines: Reading<Engines>,
 }
 
 /// A process that holds a GPU.

@@ -9,6 +9,7 @@ pub mod clocks;
 pub mod gpu;
 pub mod health;
 pub mod inventory;
+pub mod labels;
 pub mod mig;
 pub mod pci;
 pub mod plugin;

@@ -4,10 +4,12 @@
 //! asked for its profiles and placements through [`crate::ports::Mig`]. Sources: NVIDIA's MIG user guide (fact sheet
 //! `devices`, section 3.6) and a recording of an H100; what neither says is absent.
 
+mod engines;
 mod geometry;
 mod layout;
 mod profile;
 
+pub use engines::{Engines, engines};
 pub use geometry::{Geometry, GeometryProfile, geometry};
 pub use layout::{DoesNotFit, Layout, PlacementError, balanced, pack};
 pub use profile::{Attribute, ParseProfileError, Profile};

@@ -1,8 +1,9 @@
-//! Documents made from the command line itself, so that they cannot differ from it.
+//! Documents made from the code itself, so that they cannot differ from it: the command line, custom resources.
 //!
 //! [`generate`] makes what is committed (`cargo xtask gen`); [`man_pages`] and [`completions`] make what a release
 //! brings along (`cargo xtask dist`).
 
+mod definitions;
 mod reference;
 
 use std::io;
@@ -16,7 +17,7 @@ pub type File = (PathBuf, String);
 
 /// Files that are generated and committed; paths are relative to the repository.
 pub fn generate() -> Vec<File> {
-    vec![
+    let mut files = vec![
         (PathBuf::from("docs/reference/cli.md"), reference::cli()),
         (
             PathBuf::from("docs/reference/environment.md"),
@@ -26,7 +27,9 @@ pub fn generate() -> Vec<File> {
             PathBuf::from("docs/reference/exit-codes.md"),
             reference::exit_codes(),
         ),
-    ]
+    ];
+    files.extend(definitions::all());
+    files
 }
 
 /// One man page for each command: `pitcrew.1`, `pitcrew-gpus.1` and so on.

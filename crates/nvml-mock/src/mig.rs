@@ -126,10 +126,10 @@ pub(crate) fn attributes(device: &Device) -> Answer<nvmlDeviceAttributes_t> {
     Ok(nvmlDeviceAttributes_t {
         multiprocessorCount: numbers.part(profile.compute_slices),
         sharedCopyEngineCount: numbers.engines.copy,
-        sharedDecoderCount: numbers.engines.decoders,
-        sharedEncoderCount: numbers.engines.encoders,
+        sharedDecoderCount: numbers.engines.decoder,
+        sharedEncoderCount: numbers.engines.encoder,
         sharedJpegCount: numbers.engines.jpeg,
-        sharedOfaCount: numbers.engines.optical_flow,
+        sharedOfaCount: numbers.engines.ofa,
         gpuInstanceSliceCount: profile.gpu_slices.into(),
         computeInstanceSliceCount: profile.compute_slices.into(),
         memorySizeMB: numbers.memory_mib,

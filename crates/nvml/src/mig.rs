@@ -3,7 +3,7 @@
 use nvml_wrapper_sys::bindings as sys;
 use pitcrew_core::Reading;
 use pitcrew_core::gpu::{GpuInstance as GpuInstanceFacts, GpuProcess, MigDevice, MigMode};
-use pitcrew_core::mig::{GeometryProfile, Placement, Profile};
+use pitcrew_core::mig::{Engines, GeometryProfile, Placement, Profile};
 use pitcrew_core::ports::GpuError;
 
 use crate::call::{self, Handle, Plain as _, version_of};
@@ -205,6 +205,13 @@ impl<'l> Device<'l> {
             multiprocessors: crate::code::reading(
                 attributes.map(|attributes| attributes.multiprocessorCount),
             ),
+            engines: crate::code::reading(attributes.map(|attributes| Engines {
+                copy: attributes.sharedCopyEngineCount,
+                decoder: attributes.sharedDecoderCount,
+                encoder: attributes.sharedEncoderCount,
+                jpeg: attributes.sharedJpegCount,
+                ofa: attributes.sharedOfaCount,
+            })),
         })
     }
 

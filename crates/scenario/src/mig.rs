@@ -4,9 +4,9 @@
 //! once ([`Mig::create`]) or one after the other; the mock of NVIDIA's library takes single steps ([`Change`]).
 
 use pitcrew_core::Reading;
-use pitcrew_core::catalog::Architecture;
+use pitcrew_core::catalog::{Architecture, Card};
 use pitcrew_core::gpu::{GpuReadings, MigDevice, MigMode, RecoveryAction, RemappedRows};
-use pitcrew_core::mig::{Geometry, GeometryProfile, Layout, Placement, Profile};
+use pitcrew_core::mig::{Geometry, GeometryProfile, Layout, Placement, Profile, engines};
 use pitcrew_core::ports::{GpuError, Mig};
 
 use crate::calls;
@@ -44,7 +44,7 @@ pub struct ComputeInstance {
 
 impl GpuInstance {
     /// The device that one of its compute instances makes.
-    fn device(&self, compute: &ComputeInstance, geometry: Option<&Geometry>) -> MigDevice {
+    fn device(&self, compute: &ComputeInstance, card: &Card, geometry: Option<&Geometry>) -> MigDevice {
         let known = geometry.and_then(|geometry| geometry.profile(&self.profile));
         let multiprocessors = known.and_then(|known| known.multiprocessors);
         MigDevice {
@@ -65,6 +65,11 @@ impl GpuInstance {
                 let slices = u32::from(self.profile.gpu_slices).max(1);
                 Reading::Value(all * u32::from(compute.slices) / slices)
             }),
+            engines: geometry
+                .zip(known)
+                .map_or(Reading::NotSupported, |(geometry, known)| {
+                    Reading::Value(engines(card, geometry, known))
+                }),
         }
     }
 
@@ -270,10 +275,10 @@ impl GpuState {
 
     /// Makes the reading say what stands on the GPU.
     fn list_devices(&mut self) {
-        let geometry = self.geometry.as_ref();
+        let (card, geometry) = (self.card, self.geometry.as_ref());
         let devices = self.instances.iter().flat_map(|instance| {
             let compute = instance.compute.iter();
-            compute.map(move |compute| instance.device(compute, geometry))
+            compute.map(move |compute| instance.device(compute, card, geometry))
         });
         self.base.mig_devices = Reading::Value(devices.collect());
     }
@@ -359,7 +364,7 @@ impl GpuState {
         self.list_devices();
         Ok(MigDevice {
             memory_used_bytes: Reading::Value(self.held_in(gpu_instance)),
-            ..instance.device(&compute, self.geometry.as_ref())
+            ..instance.device(&compute, self.card, self.geometry.as_ref())
         })
     }
 

@@ -354,6 +354,21 @@ MEMBERS = (
                 number,
                 SETTING,
             ),
+            *(
+                same(
+                    f"{MIG}[].engines.{engine}",
+                    f"{MIG_XML}/device_attributes/shared/{theirs}",
+                    number,
+                    SETTING,
+                )
+                for engine, theirs in (
+                    ("copy", "copy_engine_count"),
+                    ("decoder", "decoder_count"),
+                    ("encoder", "encoder_count"),
+                    ("jpeg", "jpg_count"),
+                    ("ofa", "ofa_count"),
+                )
+            ),
         ),
         tolerance=SETTING,
     ),
@@ -525,8 +540,6 @@ SMI_ONLY = {
         *below("gpu/utilization", "encoder_util", "decoder_util", "jpeg_util", "ofa_util"),
         *below("gpu/encoder_stats", "session_count", "average_fps", "average_latency"),
         *below("gpu/fbc_stats", "session_count", "average_fps", "average_latency"),
-        *below(f"{MIG_XML}/device_attributes/shared", "copy_engine_count", "encoder_count", "decoder_count"),
-        *below(f"{MIG_XML}/device_attributes/shared", "ofa_count", "jpg_count"),
     ),
     "not read by pitcrew: of processes": (
         f"{PROCESSES_XML}/process_name",

@@ -460,10 +460,14 @@ fn two_cards() -> (String, String) {
     let end = xml.find("</nvidia_smi_log>").unwrap();
     let (head_xml, gpu) = (&xml[..start], &xml[start..end]);
     let mig = |index: u32, instance: u32, multiprocessors: u32, mib: u32, used: u32| {
+        // As recorded of an H100: an engine of each kind for a slice, but for encoders and optical flow.
+        let slices = if mib > 20_000 { 3 } else { 1 };
         format!(
             "<mig_device><index>{index}</index><gpu_instance_id>{instance}</gpu_instance_id>\
              <compute_instance_id>0</compute_instance_id><device_attributes><shared>\
-             <multiprocessor_count>{multiprocessors}</multiprocessor_count><jpg_count>1</jpg_count>\
+             <multiprocessor_count>{multiprocessors}</multiprocessor_count>\
+             <copy_engine_count>{slices}</copy_engine_count><encoder_count>0</encoder_count>\
+             <decoder_count>{slices}</decoder_count><ofa_count>0</ofa_count><jpg_count>{slices}</jpg_count>\
              </shared></device_attributes><fb_memory_usage><total>{mib} MiB</total><used>{used} MiB</used>\
              </fb_memory_usage></mig_device>"
         )
@@ -534,7 +538,7 @@ fn mig_devices_and_processes_of_several_gpus_are_compared() {
     assert_eq!(
         summary(&outcome),
         "agrees: 78 fields compared on 2 GPUs (70 by value, 8 without a value on both sides), \
-         and 10 of MIG devices and processes",
+         and 20 of MIG devices and processes",
         "{}",
         short(&outcome)
     );

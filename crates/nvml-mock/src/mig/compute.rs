@@ -35,10 +35,10 @@ exports! {
             instanceCount: counted(instance.starts(slices).len()),
             multiprocessorCount: numbers.part(slices),
             sharedCopyEngineCount: numbers.engines.copy,
-            sharedDecoderCount: numbers.engines.decoders,
-            sharedEncoderCount: numbers.engines.encoders,
+            sharedDecoderCount: numbers.engines.decoder,
+            sharedEncoderCount: numbers.engines.encoder,
             sharedJpegCount: numbers.engines.jpeg,
-            sharedOfaCount: numbers.engines.optical_flow,
+            sharedOfaCount: numbers.engines.ofa,
         })
     }
 
@@ -64,10 +64,10 @@ exports! {
             instanceCount: counted(instance.starts(slices).len()),
             multiprocessorCount: numbers.part(slices),
             sharedCopyEngineCount: numbers.engines.copy,
-            sharedDecoderCount: numbers.engines.decoders,
-            sharedEncoderCount: numbers.engines.encoders,
+            sharedDecoderCount: numbers.engines.decoder,
+            sharedEncoderCount: numbers.engines.encoder,
             sharedJpegCount: numbers.engines.jpeg,
-            sharedOfaCount: numbers.engines.optical_flow,
+            sharedOfaCount: numbers.engines.ofa,
             name: chars(&format!("MIG {name}")),
         })?;
         if version == 3 {

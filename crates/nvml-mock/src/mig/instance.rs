@@ -7,10 +7,10 @@ use nvml_wrapper_sys::bindings::{
     nvmlGpuInstancePlacement_t, nvmlGpuInstanceProfileInfo_t, nvmlGpuInstanceProfileInfo_v2_t,
     nvmlGpuInstanceProfileInfo_v3_t,
 };
-use pitcrew_core::mig::{Attribute, Layout};
+use pitcrew_core::mig::{Attribute, Engines, Layout};
 use pitcrew_scenario::{Change, GpuFacts, GpuInstance};
 
-use super::numbers::{Engines, Numbers};
+use super::numbers::Numbers;
 use crate::abi::{Answer, Out, ReadingExt as _, chars, code, count as counted, flag};
 use crate::handles::Object;
 use crate::world::Call;
@@ -22,7 +22,7 @@ exports! {
         info: *mut nvmlGpuInstanceProfileInfo_t,
     ) |call| {
         let numbers = Numbers::of_kind(&call.gpu(&device)?, profile)?;
-        let Engines { copy, decoders, encoders, jpeg, optical_flow } = numbers.engines;
+        let Engines { copy, decoder, encoder, jpeg, ofa } = numbers.engines;
         info.set(nvmlGpuInstanceProfileInfo_t {
             id: numbers.id,
             isP2pSupported: 0,
@@ -30,10 +30,10 @@ exports! {
             instanceCount: numbers.instances,
             multiprocessorCount: numbers.multiprocessors,
             copyEngineCount: copy,
-            decoderCount: decoders,
-            encoderCount: encoders,
+            decoderCount: decoder,
+            encoderCount: encoder,
             jpegCount: jpeg,
-            ofaCount: optical_flow,
+            ofaCount: ofa,
             memorySizeMB: numbers.memory_mib,
         })
     }
@@ -192,10 +192,10 @@ fn set_versioned(info: &Out<nvmlGpuInstanceProfileInfo_v2_t>, numbers: Answer<Nu
             instanceCount: numbers.instances,
             multiprocessorCount: numbers.multiprocessors,
             copyEngineCount: engines.copy,
-            decoderCount: engines.decoders,
-            encoderCount: engines.encoders,
+            decoderCount: engines.decoder,
+            encoderCount: engines.encoder,
             jpegCount: engines.jpeg,
-            ofaCount: engines.optical_flow,
+            ofaCount: engines.ofa,
             memorySizeMB: numbers.memory_mib,
             name: chars(&name),
         });
@@ -209,10 +209,10 @@ fn set_versioned(info: &Out<nvmlGpuInstanceProfileInfo_v2_t>, numbers: Answer<Nu
             instanceCount: numbers.instances,
             multiprocessorCount: numbers.multiprocessors,
             copyEngineCount: engines.copy,
-            decoderCount: engines.decoders,
-            encoderCount: engines.encoders,
+            decoderCount: engines.decoder,
+            encoderCount: engines.encoder,
             jpegCount: engines.jpeg,
-            ofaCount: engines.optical_flow,
+            ofaCount: engines.ofa,
             memorySizeMB: numbers.memory_mib,
             name: chars(&name),
             capabilities: flag(graphics) * nvml::NVML_GPU_INSTANCE_PROFILE_CAPS_GFX,

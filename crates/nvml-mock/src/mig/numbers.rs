@@ -1,20 +1,9 @@
 //! What a GPU instance of each profile has.
 
-use pitcrew_core::catalog::Architecture;
-use pitcrew_core::mig::{Attribute, Geometry, GeometryProfile, Profile};
+use pitcrew_core::mig::{Engines, Geometry, GeometryProfile, Profile, engines};
 use pitcrew_scenario::GpuFacts;
 
 use crate::abi::{Answer, ReadingExt as _, code};
-
-/// Engines of a GPU instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Engines {
-    pub(crate) copy: u32,
-    pub(crate) decoders: u32,
-    pub(crate) encoders: u32,
-    pub(crate) jpeg: u32,
-    pub(crate) optical_flow: u32,
-}
 
 /// All that NVML tells of a profile.
 #[derive(Debug, Clone)]
@@ -78,7 +67,7 @@ impl Numbers {
             instances: known.max_instances,
             multiprocessors: known.multiprocessors.unwrap_or(share_of_processors),
             memory_mib: known.memory_mib.map_or(share, u64::from),
-            engines: engines(gpu.card.architecture, geometry.memory_slices, known),
+            engines: engines(gpu.card, geometry, known),
         }
     }
 
@@ -91,44 +80,4 @@ impl Numbers {
 /// The id that NVML gives, or where it isn't known one that no card has.
 fn id(known: &GeometryProfile) -> u32 {
     known.id.unwrap_or(128 + known.nvml_profile)
-}
-
-/// Hopper as recorded from an H100, which Blackwell for datacentres is taken to equal; A100 and A30 by NVIDIA's MIG
-/// user guide; of an RTX PRO 6000 one engine of each kind for a slice, as the card has four.
-fn engines(architecture: Architecture, memory_slices: u8, known: &GeometryProfile) -> Engines {
-    let slices = u32::from(known.profile.gpu_slices);
-    let media = known.profile.attribute == Some(Attribute::Media);
-    let double =
-        known.profile.gpu_slices == 1 && known.placements.first().is_some_and(|place| place.size == 2);
-    let [copy, decoders, encoders, jpeg, optical_flow] = match (architecture, memory_slices) {
-        (Architecture::Ampere, 8) => match slices {
-            1 if media => [1, 1, 0, 1, 1],
-            1 if double => [1, 1, 0, 0, 0],
-            1 => [1, 0, 0, 0, 0],
-            2 => [2, 1, 0, 0, 0],
-            3 | 4 => [slices, 2, 0, 0, 0],
-            _ => [7, 5, 0, 1, 1],
-        },
-        (_, 8) => match slices {
-            7 => [8, 7, 0, 7, 1],
-            _ => [slices, slices, 0, slices, u32::from(media)],
-        },
-        (Architecture::Ampere, _) => match slices {
-            1 => [1, u32::from(media), 0, u32::from(media), u32::from(media)],
-            4 => [4, 4, 0, 1, 1],
-            _ => [slices, slices, 0, u32::from(media), u32::from(media)],
-        },
-        _ => match known.profile.attribute {
-            Some(Attribute::AllMedia) => [slices, 4, 4, 4, 1],
-            Some(Attribute::NoMedia) => [slices, 0, 0, 0, 0],
-            _ => [slices, slices, slices, slices, u32::from(slices == 4)],
-        },
-    };
-    Engines {
-        copy,
-        decoders,
-        encoders,
-        jpeg,
-        optical_flow,
-    }
 }
