@@ -1,10 +1,14 @@
-//! Documents made from the code itself, so that they cannot differ from it: the command line, custom resources.
+//! What is generated: documents from the code itself, so that they cannot differ from it (the command line, custom
+//! resources), and Rust from the kubelet's gRPC interfaces.
 //!
-//! [`generate`] makes what is committed (`cargo xtask gen`); [`man_pages`] and [`completions`] make what a release
-//! brings along (`cargo xtask dist`).
+//! [`generate`] and [`protos()`] make what is committed (`cargo xtask gen`); [`man_pages`] and [`completions`] make what
+//! a release brings along (`cargo xtask dist`).
 
 mod definitions;
+mod protos;
 mod reference;
+
+pub use protos::protos;
 
 use std::io;
 use std::path::{Path, PathBuf};

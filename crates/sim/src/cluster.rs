@@ -1,8 +1,22 @@
-//! What a cluster holds before the agent comes: the node's own object.
+//! What a cluster holds before the agent comes: our definitions, the node's own object.
 
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, PostParams};
 use serde_json::json;
+
+/// Installs our custom resources, as the manifests do. Those that are there stay.
+pub(crate) async fn define(client: &kube::Client) -> Result<(), kube::Error> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for (_, definition) in pitcrew_api::definitions().map_err(kube::Error::SerdeError)? {
+        let definition = serde_json::from_value(definition).map_err(kube::Error::SerdeError)?;
+        match definitions.create(&PostParams::default(), &definition).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            result => drop(result?),
+        }
+    }
+    Ok(())
+}
 
 /// Registers a node as its kubelet does.
 pub(crate) async fn register(

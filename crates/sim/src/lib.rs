@@ -8,6 +8,7 @@
 mod cluster;
 mod driver;
 mod files;
+mod given;
 pub mod http;
 mod node;
 mod notices;
@@ -15,6 +16,7 @@ mod system;
 
 pub use driver::{DEADLINE, Driver};
 pub use files::Files;
+pub use given::Given;
 pub use node::{Builder, Error, Node};
 pub use notices::Notices;
 pub use system::{Program, System};

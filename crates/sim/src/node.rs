@@ -123,6 +123,7 @@ impl Builder {
         let distribution = host.distribution.value();
         let version = distribution.and_then(|found| found.version.value());
         let version = version.map(|version| format!("v{version}"));
+        cluster::define(&client).await?;
         cluster::register(&client, &self.name, version.as_deref()).await?;
         let (sender, notices) = Notices::collect();
         Ok(Node {
