@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod device_plugin;
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod pod_resources;
 mod socket;
 

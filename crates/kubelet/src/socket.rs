@@ -135,6 +135,7 @@ pub struct Socket {
 struct File {
     path: PathBuf,
     identity: (u64, u64),
+    keep: bool,
 }
 
 impl Socket {
@@ -152,6 +153,7 @@ impl Socket {
         let file = File {
             identity: identity(&path).map_err(failed)?,
             path: path.clone(),
+            keep: false,
         };
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
         Ok(Self { listener, file })
@@ -160,6 +162,13 @@ impl Socket {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.file.path
+    }
+
+    /// Leaves its file behind when it goes, as a process does that is killed.
+    #[must_use]
+    pub fn keep_file(mut self) -> Self {
+        self.file.keep = true;
+        self
     }
 
     /// A look at its file, for as long as the socket is served elsewhere.
@@ -240,7 +249,7 @@ impl SocketFile {
 
 impl Drop for File {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
+        if !self.keep && identity(&self.path).is_ok_and(|identity| identity == self.identity) {
             // Without it the next one removes it as a dead one's.
             let _ = std::fs::remove_file(&self.path);
         }
