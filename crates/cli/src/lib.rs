@@ -10,7 +10,7 @@ mod exit;
 pub use args::{
     Architecture, CatalogArgs, CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs,
     CheckArgs, Class, Cli, ColorChoice, Command, CompletionsArgs, Format, GlobalArgs, GpusArgs, GpusCommand,
-    Shell, TopArgs,
+    Shell, SimArgs, SimHost, TopArgs,
 };
 pub use exit::ExitStatus;
 

@@ -1,8 +1,12 @@
 //! What a cluster holds before the agent comes: our definitions, the node's own object.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use pitcrew_kubelet::fake::Kubelet;
 use serde_json::json;
 
 /// Installs our custom resources, as the manifests do. Those that are there stay.
@@ -58,4 +62,41 @@ pub(crate) async fn register(
     let nodes: Api<Node> = Api::all(client.clone());
     nodes.create(&PostParams::default(), &node).await?;
     Ok(())
+}
+
+/// How often capacity is looked at. The real kubelet: every 10 s.
+const STATUS_PERIOD: Duration = Duration::from_millis(200);
+
+/// Keeps capacity and allocatable of the Node as the kubelet knows them, for ever.
+pub(crate) async fn report(client: &kube::Client, name: &str, kubelet: &Kubelet) {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let mut reported = BTreeMap::new();
+    loop {
+        let capacity = kubelet.capacity();
+        if capacity != reported {
+            let gone = reported.keys().filter(|name| !capacity.contains_key(*name));
+            let gone: Vec<String> = gone.cloned().collect();
+            let quantities = |pick: fn(&(usize, usize)) -> usize| -> serde_json::Value {
+                let known = capacity
+                    .iter()
+                    .map(|(name, counts)| (name.clone(), json!(pick(counts).to_string())));
+                let gone = gone.iter().map(|name| (name.clone(), serde_json::Value::Null));
+                known.chain(gone).collect::<serde_json::Map<_, _>>().into()
+            };
+            let patch = json!({"status": {
+                "capacity": quantities(|counts| counts.0),
+                "allocatable": quantities(|counts| counts.1),
+            }});
+            let params = PatchParams::default();
+            // What doesn't arrive is sent again with the next look.
+            if nodes
+                .patch_status(name, &params, &Patch::Merge(&patch))
+                .await
+                .is_ok()
+            {
+                reported = capacity;
+            }
+        }
+        tokio::time::sleep(STATUS_PERIOD).await;
+    }
 }

@@ -12,6 +12,9 @@ mod given;
 pub mod http;
 mod node;
 mod notices;
+pub mod pods;
+mod served;
+pub mod story;
 mod system;
 
 pub use driver::{DEADLINE, Driver};
@@ -19,4 +22,5 @@ pub use files::Files;
 pub use given::Given;
 pub use node::{Builder, Error, Node};
 pub use notices::Notices;
+pub use served::Served;
 pub use system::{Program, System};

@@ -4,27 +4,34 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use pitcrew_agent::{Deps, Notice, Settings};
 use pitcrew_apiserver::ApiServer;
 use pitcrew_host::facts::Host;
+use pitcrew_kubelet::SocketError;
+use pitcrew_kubelet::fake::Kubelet;
 use pitcrew_scenario::{Change, HostRoot, Machine, Scenario, ScenarioError};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::cluster;
 use crate::driver::{self, Driver};
 use crate::files::{Files, keep_links_inside};
 use crate::notices::Notices;
-use crate::system::System;
+use crate::pods::Processes;
+use crate::system::{Restart, System};
 
 /// Paths of unix sockets have 107 bytes at most; this much of them is the node's own part.
 const LONGEST_ROOT: usize = 40;
+
+/// Where on the node the device plugin's configuration is.
+const CONFIG: &str = "/etc/pitcrew/config.yaml";
 
 /// Why there is no imaginary node.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +47,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The imaginary kubelet can't serve.
+    #[error("the imaginary kubelet can't serve its sockets")]
+    Kubelet(#[from] SocketError),
     /// The imaginary API server refused something.
     #[error("the imaginary API server refused the node")]
     Api(#[source] Box<kube::Error>),
@@ -115,7 +125,14 @@ impl Builder {
 
         let machine = Machine::new(self.scenario.for_node(&self.name));
         let files = Files::new(&root, shown(&machine, &self.without)?);
-        let restart = Arc::new(|_unit: String| std::future::ready(Ok(())).boxed());
+        let kubelet_dir = root.join("var/lib/kubelet");
+        let kubelet = Arc::new(Kubelet::start(&kubelet_dir).await?);
+        let restarted = Arc::clone(&kubelet);
+        // A restart of RKE2 or K3s takes the kubelet along.
+        let restart: Restart = Arc::new(move |_| {
+            let kubelet = Arc::clone(&restarted);
+            async move { kubelet.restart().await.map_err(io::Error::other) }.boxed()
+        });
         let system = System::new(root, files.clone(), restart);
         let api = self.api.unwrap_or_default();
         let client = kube::Client::new(api.clone(), "default");
@@ -137,6 +154,10 @@ impl Builder {
             client,
             sender,
             notices,
+            kubelet,
+            processes: Mutex::default(),
+            alive: Arc::default(),
+            kept: JoinSet::new(),
             agent: None,
         })
     }
@@ -188,6 +209,12 @@ pub struct Node {
     client: kube::Client,
     sender: UnboundedSender<Notice>,
     notices: Notices,
+    kubelet: Arc<Kubelet>,
+    processes: Mutex<Processes>,
+    /// True while an agent runs.
+    alive: Arc<AtomicBool>,
+    /// What runs until the node is dropped.
+    kept: JoinSet<()>,
     agent: Option<Agent>,
     scratch: TempDir,
 }
@@ -197,6 +224,22 @@ pub struct Node {
 struct Agent {
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), pitcrew_agent::run::Error>>,
+}
+
+/// Says that an agent runs, until it is dropped.
+struct Alive(Arc<AtomicBool>);
+
+impl Alive {
+    fn new(alive: Arc<AtomicBool>) -> Self {
+        alive.store(true, Ordering::Relaxed);
+        Self(alive)
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Node {
@@ -235,6 +278,38 @@ impl Node {
     /// Its driver, as the agent asks it.
     pub fn driver(&self) -> &Arc<Driver> {
         &self.driver
+    }
+
+    /// Its kubelet.
+    pub fn kubelet(&self) -> &Arc<Kubelet> {
+        &self.kubelet
+    }
+
+    pub(crate) fn processes_mut(&self) -> MutexGuard<'_, Processes> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn alive(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.alive)
+    }
+
+    /// Runs something until the node is dropped.
+    pub(crate) fn keep(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.kept.spawn(task);
+    }
+
+    /// Writes the device plugin's configuration, in the place of the one before it, at once as a whole.
+    ///
+    /// # Errors
+    /// Where the scratch directory can't be written.
+    pub fn configure(&self, text: &str) -> io::Result<()> {
+        let path = self.root().join(CONFIG.trim_start_matches('/'));
+        let dir = path.parent().unwrap_or(self.root());
+        fs::create_dir_all(dir)?;
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok(())
     }
 
     /// The API server of its cluster.
@@ -286,7 +361,11 @@ impl Node {
                 std::future::pending::<()>().await;
             }
         };
-        let task = tokio::spawn(pitcrew_agent::run(self.deps(), shutdown));
+        let (deps, alive) = (self.deps(), Alive::new(self.alive()));
+        let task = tokio::spawn(async move {
+            let _alive = alive;
+            pitcrew_agent::run(deps, shutdown).await
+        });
         self.agent = Some(Agent { stop, task });
     }
 
@@ -315,7 +394,7 @@ impl Node {
 
     /// True while the agent runs.
     pub fn agent_runs(&self) -> bool {
-        self.agent.as_ref().is_some_and(|agent| !agent.task.is_finished())
+        self.alive.load(Ordering::Relaxed)
     }
 }
 

@@ -1,0 +1,191 @@
+//! Imaginary pods: through the kubelet's door, and as processes on the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use pitcrew_core::Inventory;
+use pitcrew_core::plugin::uuid_of;
+use pitcrew_core::ports::{HostFs as _, InventorySource as _};
+use pitcrew_kubelet::fake::{self, AdmitError, Known};
+use pitcrew_scenario::Change;
+
+use crate::given::Given;
+use crate::node::Node;
+
+/// Namespace of all imaginary pods.
+pub const NAMESPACE: &str = "default";
+/// The container of each.
+pub const CONTAINER: &str = "main";
+/// Process ids begin here; a scenario's own are lower.
+const FIRST_PID: u32 = 20_000;
+/// GPU memory that an imaginary process holds, in bytes.
+const MEMORY: u64 = 1 << 30;
+
+/// A pod that was admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// What its container got.
+    pub given: Given,
+}
+
+/// A process of an imaginary pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Position of its GPU in the driver's order.
+    pub gpu: u32,
+    /// The pod.
+    pub pod: String,
+}
+
+/// Processes of all pods of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Processes {
+    started: u32,
+    running: Vec<Process>,
+}
+
+/// Where a device is.
+struct Place {
+    gpu: u32,
+    minor: u32,
+    instance: Option<(u32, u32)>,
+}
+
+fn place(inventory: &Inventory, id: &str) -> Option<Place> {
+    let uuid = uuid_of(id);
+    inventory.gpus.iter().find_map(|gpu| {
+        let minor = *gpu.readings.minor.value()?;
+        let at = |instance| Place {
+            gpu: gpu.index,
+            minor,
+            instance,
+        };
+        if gpu.readings.uuid.value().is_some_and(|known| known == uuid) {
+            return Some(at(None));
+        }
+        let devices = gpu.readings.mig_devices.value()?;
+        let device = devices.iter().find(|device| device.uuid == uuid)?;
+        Some(at(Some((device.gpu_instance, device.compute_instance))))
+    })
+}
+
+impl Node {
+    /// The devices that the kubelet knows, by resource.
+    pub fn resources(&self) -> BTreeMap<String, Vec<Known>> {
+        resources(self.kubelet())
+    }
+
+    /// Admits a pod with one container that asks for these resources, and starts a process on each device that it gets.
+    ///
+    /// # Errors
+    /// Why the kubelet doesn't admit it.
+    pub async fn admit(&self, name: &str, limits: &[(&str, usize)]) -> Result<Pod, AdmitError> {
+        let pod = fake::Pod::new(NAMESPACE, name).container(CONTAINER, limits);
+        let started = self.kubelet().admit(&pod).await?;
+        let ids: Vec<String> = started
+            .values()
+            .flat_map(|container| container.devices.values().flatten().cloned())
+            .collect();
+        let answers: Vec<_> = started.into_values().map(|container| container.options).collect();
+        let given = Given::look_up(self.files(), ids, &answers);
+        self.start_processes(name, &given.ids);
+        Ok(Pod {
+            name: name.to_owned(),
+            given,
+        })
+    }
+
+    /// Ends a pod: its processes, and its hold on devices. False where there is none.
+    pub fn remove(&self, name: &str) -> bool {
+        let mut processes = self.processes_mut();
+        processes.running.retain(|process| {
+            let is_its = process.pod == name;
+            if is_its {
+                // The GPU may have been lost, or have forgotten its processes in a reboot.
+                let _ = self.machine().change(&Change::EndProcess {
+                    gpu: process.gpu,
+                    pid: process.pid,
+                });
+            }
+            !is_its
+        });
+        drop(processes);
+        self.kubelet().remove_pod(NAMESPACE, name)
+    }
+
+    /// Processes of pods that run now.
+    pub fn processes(&self) -> Vec<Process> {
+        self.processes_mut().running.clone()
+    }
+
+    /// The device nodes of GPUs and MIG devices that a container with these devices must see, and no others, in order.
+    pub fn nodes_of(&self, ids: &[String]) -> Vec<String> {
+        let Ok(inventory) = self.machine().clone().inventory() else {
+            return Vec::new();
+        };
+        let mut nodes = BTreeSet::new();
+        for place in ids.iter().filter_map(|id| place(&inventory, id)) {
+            nodes.insert(format!("/dev/nvidia{}", place.minor));
+            if let Some((instance, compute)) = place.instance {
+                let dir = format!(
+                    "/proc/driver/nvidia/capabilities/gpu{}/mig/gi{instance}",
+                    place.minor
+                );
+                for file in [format!("{dir}/access"), format!("{dir}/ci{compute}/access")] {
+                    nodes.extend(self.capability(Path::new(&file)));
+                }
+            }
+        }
+        nodes.into_iter().collect()
+    }
+
+    /// The node that a capability file of the driver stands for.
+    fn capability(&self, file: &Path) -> Option<String> {
+        let text = String::from_utf8(self.files().read(file).ok()?).ok()?;
+        let minor = text
+            .lines()
+            .find_map(|line| line.strip_prefix("DeviceFileMinor: "))?;
+        Some(format!("/dev/nvidia-caps/nvidia-cap{minor}"))
+    }
+
+    fn start_processes(&self, pod: &str, ids: &[String]) {
+        let Ok(inventory) = self.machine().clone().inventory() else {
+            return;
+        };
+        let mut processes = self.processes_mut();
+        for place in ids.iter().filter_map(|id| place(&inventory, id)) {
+            processes.started += 1;
+            let pid = FIRST_PID + processes.started;
+            let start = Change::StartProcess {
+                gpu: place.gpu,
+                pid,
+                memory_bytes: Some(MEMORY),
+                gpu_instance: place.instance.map(|(instance, _)| instance),
+                compute_instance: place.instance.map(|(_, compute)| compute),
+            };
+            // What the scenario forbids doesn't happen: a process where none can be listed.
+            if self.machine().change(&start).is_ok() {
+                processes.running.push(Process {
+                    pid,
+                    gpu: place.gpu,
+                    pod: pod.to_owned(),
+                });
+            }
+        }
+    }
+}
+
+/// The devices that a kubelet knows, by resource.
+pub(crate) fn resources(kubelet: &fake::Kubelet) -> BTreeMap<String, Vec<Known>> {
+    let names = kubelet.capacity().into_keys();
+    names
+        .map(|name| {
+            let devices = kubelet.devices(&name);
+            (name, devices)
+        })
+        .collect()
+}
