@@ -24,7 +24,9 @@ pub struct Given {
     pub mounts: BTreeSet<String>,
     /// Environment of the answer itself.
     pub env: BTreeMap<String, String>,
-    /// Why the container would not start: names without a specification, nodes that the host doesn't have.
+    /// Names of CDI devices that no specification has: the container would not start.
+    pub unresolved: Vec<String>,
+    /// What the host doesn't have, of nodes and mounts: the container would not start either.
     pub missing: Vec<String>,
 }
 
@@ -68,7 +70,7 @@ impl Given {
                 .ok()
                 .and_then(|name| Some((name.clone(), *devices.found.get(&name)?)));
             let Some((name, file)) = found else {
-                self.missing.push(format!("no specification has {text}"));
+                self.unresolved.push(text.clone());
                 continue;
             };
             let Ok(spec) = &file.spec else { continue };

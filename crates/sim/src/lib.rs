@@ -5,6 +5,7 @@
 //! There are no statics, so that many of them run in one process.
 #![forbid(unsafe_code)]
 
+pub mod chaos;
 mod cluster;
 mod driver;
 mod files;

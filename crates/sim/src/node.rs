@@ -13,7 +13,7 @@ use pitcrew_agent::{Deps, Notice, Settings};
 use pitcrew_apiserver::ApiServer;
 use pitcrew_host::facts::Host;
 use pitcrew_kubelet::SocketError;
-use pitcrew_kubelet::fake::Kubelet;
+use pitcrew_kubelet::fake::{Kubelet, Options};
 use pitcrew_scenario::{Change, HostRoot, Machine, Scenario, ScenarioError};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedSender;
@@ -70,6 +70,7 @@ pub struct Builder {
     without: Vec<PathBuf>,
     deadline: Duration,
     api: Option<ApiServer>,
+    kubelet: Options,
 }
 
 impl Builder {
@@ -101,6 +102,13 @@ impl Builder {
         self
     }
 
+    /// How the kubelet behaves.
+    #[must_use]
+    pub fn kubelet(mut self, options: Options) -> Self {
+        self.kubelet = options;
+        self
+    }
+
     /// The API server of a cluster that the node joins; one of its own by default.
     #[must_use]
     pub fn api(mut self, api: ApiServer) -> Self {
@@ -126,7 +134,7 @@ impl Builder {
         let machine = Machine::new(self.scenario.for_node(&self.name));
         let files = Files::new(&root, shown(&machine, &self.without)?);
         let kubelet_dir = root.join("var/lib/kubelet");
-        let kubelet = Arc::new(Kubelet::start(&kubelet_dir).await?);
+        let kubelet = Arc::new(Kubelet::with(&kubelet_dir, self.kubelet).await?);
         let restarted = Arc::clone(&kubelet);
         // A restart of RKE2 or K3s takes the kubelet along.
         let restart: Restart = Arc::new(move |_| {
@@ -252,6 +260,7 @@ impl Node {
             without: Vec::new(),
             deadline: driver::DEADLINE,
             api: None,
+            kubelet: Options::default(),
         }
     }
 

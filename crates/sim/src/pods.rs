@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use pitcrew_core::Inventory;
 use pitcrew_core::plugin::uuid_of;
-use pitcrew_core::ports::{HostFs as _, InventorySource as _};
+use pitcrew_core::ports::HostFs as _;
 use pitcrew_kubelet::fake::{self, AdmitError, Known};
-use pitcrew_scenario::Change;
+use pitcrew_scenario::{Change, Machine};
 
 use crate::given::Given;
 use crate::node::Node;
@@ -28,6 +27,8 @@ pub struct Pod {
     pub name: String,
     /// What its container got.
     pub given: Given,
+    /// True where a process of it holds every one of its devices, so that the driver takes none of them away.
+    pub holds: bool,
 }
 
 /// A process of an imaginary pod.
@@ -55,21 +56,24 @@ struct Place {
     instance: Option<(u32, u32)>,
 }
 
-fn place(inventory: &Inventory, id: &str) -> Option<Place> {
+/// Where a device is; asked of the machine itself, which never hangs.
+fn place(machine: &Machine, id: &str) -> Option<Place> {
     let uuid = uuid_of(id);
-    inventory.gpus.iter().find_map(|gpu| {
-        let minor = *gpu.readings.minor.value()?;
-        let at = |instance| Place {
-            gpu: gpu.index,
-            minor,
-            instance,
+    (0..machine.gpu_count()).find_map(|index| {
+        let gpu = machine.gpu(index)?;
+        let at = |instance| {
+            Some(Place {
+                gpu: index,
+                minor: *gpu.readings.minor.value()?,
+                instance,
+            })
         };
-        if gpu.readings.uuid.value().is_some_and(|known| known == uuid) {
-            return Some(at(None));
+        if gpu.uuid == uuid {
+            return at(None);
         }
         let devices = gpu.readings.mig_devices.value()?;
         let device = devices.iter().find(|device| device.uuid == uuid)?;
-        Some(at(Some((device.gpu_instance, device.compute_instance))))
+        at(Some((device.gpu_instance, device.compute_instance)))
     })
 }
 
@@ -92,10 +96,11 @@ impl Node {
             .collect();
         let answers: Vec<_> = started.into_values().map(|container| container.options).collect();
         let given = Given::look_up(self.files(), ids, &answers);
-        self.start_processes(name, &given.ids);
+        let holds = self.start_processes(name, &given.ids);
         Ok(Pod {
             name: name.to_owned(),
             given,
+            holds,
         })
     }
 
@@ -124,11 +129,8 @@ impl Node {
 
     /// The device nodes of GPUs and MIG devices that a container with these devices must see, and no others, in order.
     pub fn nodes_of(&self, ids: &[String]) -> Vec<String> {
-        let Ok(inventory) = self.machine().clone().inventory() else {
-            return Vec::new();
-        };
         let mut nodes = BTreeSet::new();
-        for place in ids.iter().filter_map(|id| place(&inventory, id)) {
+        for place in ids.iter().filter_map(|id| place(self.machine(), id)) {
             nodes.insert(format!("/dev/nvidia{}", place.minor));
             if let Some((instance, compute)) = place.instance {
                 let dir = format!(
@@ -152,12 +154,15 @@ impl Node {
         Some(format!("/dev/nvidia-caps/nvidia-cap{minor}"))
     }
 
-    fn start_processes(&self, pod: &str, ids: &[String]) {
-        let Ok(inventory) = self.machine().clone().inventory() else {
-            return;
-        };
+    /// Starts a process on each device; whether all of them could be.
+    fn start_processes(&self, pod: &str, ids: &[String]) -> bool {
         let mut processes = self.processes_mut();
-        for place in ids.iter().filter_map(|id| place(&inventory, id)) {
+        let mut all = true;
+        for place in ids.iter().map(|id| place(self.machine(), id)) {
+            let Some(place) = place else {
+                all = false;
+                continue;
+            };
             processes.started += 1;
             let pid = FIRST_PID + processes.started;
             let start = Change::StartProcess {
@@ -174,8 +179,11 @@ impl Node {
                     gpu: place.gpu,
                     pod: pod.to_owned(),
                 });
+            } else {
+                all = false;
             }
         }
+        all
     }
 }
 

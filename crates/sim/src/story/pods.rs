@@ -51,6 +51,10 @@ impl Story<'_> {
         });
         let pod = pod.await?;
         let given = pod.given.clone();
+        if !given.unresolved.is_empty() {
+            let names = given.unresolved.join(" ");
+            return Err(Self::failed(&what, format!("no specification has {names}")));
+        }
         if !given.missing.is_empty() {
             return Err(Self::failed(&what, given.missing.join("; ")));
         }
