@@ -14,15 +14,14 @@ use std::time::{Duration, Instant};
 use pitcrew_kubelet::fake::Options as KubeletOptions;
 use pitcrew_scenario::{Scenario, ScenarioError};
 
+use crate::dice::Dice;
 use crate::node::{self, Node};
 use crate::pods::Pod;
 
 mod action;
-mod dice;
 mod recovery;
 
 use action::Action;
-use dice::Dice;
 
 /// Scenarios that make different chaos: one card, one that can be cut, eight of these, four different cards.
 pub const SCENARIOS: [&str; 4] = ["mixed", "rtx3060", "a30", "h100x8"];

@@ -7,10 +7,12 @@
 
 pub mod chaos;
 mod cluster;
+mod dice;
 mod driver;
 mod files;
 mod given;
 pub mod http;
+mod life;
 mod node;
 mod notices;
 pub mod pods;

@@ -4,8 +4,8 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -163,7 +163,7 @@ impl Builder {
             sender,
             notices,
             kubelet,
-            processes: Mutex::default(),
+            processes: Processes::default(),
             alive: Arc::default(),
             kept: JoinSet::new(),
             agent: None,
@@ -218,7 +218,7 @@ pub struct Node {
     sender: UnboundedSender<Notice>,
     notices: Notices,
     kubelet: Arc<Kubelet>,
-    processes: Mutex<Processes>,
+    processes: Processes,
     /// True while an agent runs.
     alive: Arc<AtomicBool>,
     /// What runs until the node is dropped.
@@ -294,8 +294,9 @@ impl Node {
         &self.kubelet
     }
 
-    pub(crate) fn processes_mut(&self) -> MutexGuard<'_, Processes> {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Processes of its pods.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
     }
 
     pub(crate) fn alive(&self) -> Arc<AtomicBool> {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pitcrew_core::plugin::uuid_of;
 use pitcrew_core::ports::HostFs as _;
@@ -42,11 +43,25 @@ pub struct Process {
     pub pod: String,
 }
 
-/// Processes of all pods of a node.
+/// Processes of all pods of a node. A handle: clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Processes(Arc<Mutex<Started>>);
+
 #[derive(Debug, Default)]
-pub(crate) struct Processes {
-    started: u32,
+struct Started {
+    count: u32,
     running: Vec<Process>,
+}
+
+impl Processes {
+    fn lock(&self) -> MutexGuard<'_, Started> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that run now.
+    pub fn running(&self) -> Vec<Process> {
+        self.lock().running.clone()
+    }
 }
 
 /// Where a device is.
@@ -106,7 +121,7 @@ impl Node {
 
     /// Ends a pod: its processes, and its hold on devices. False where there is none.
     pub fn remove(&self, name: &str) -> bool {
-        let mut processes = self.processes_mut();
+        let mut processes = self.processes().lock();
         processes.running.retain(|process| {
             let is_its = process.pod == name;
             if is_its {
@@ -120,11 +135,6 @@ impl Node {
         });
         drop(processes);
         self.kubelet().remove_pod(NAMESPACE, name)
-    }
-
-    /// Processes of pods that run now.
-    pub fn processes(&self) -> Vec<Process> {
-        self.processes_mut().running.clone()
     }
 
     /// The device nodes of GPUs and MIG devices that a container with these devices must see, and no others, in order.
@@ -156,15 +166,15 @@ impl Node {
 
     /// Starts a process on each device; whether all of them could be.
     fn start_processes(&self, pod: &str, ids: &[String]) -> bool {
-        let mut processes = self.processes_mut();
+        let mut processes = self.processes().lock();
         let mut all = true;
         for place in ids.iter().map(|id| place(self.machine(), id)) {
             let Some(place) = place else {
                 all = false;
                 continue;
             };
-            processes.started += 1;
-            let pid = FIRST_PID + processes.started;
+            processes.count += 1;
+            let pid = FIRST_PID + processes.count;
             let start = Change::StartProcess {
                 gpu: place.gpu,
                 pid,

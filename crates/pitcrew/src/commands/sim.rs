@@ -1,10 +1,14 @@
 //! `pitcrew sim`: the real agent on an imaginary node.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use owo_colors::OwoColorize as _;
 use pitcrew_cli::{ExitStatus, GlobalArgs, SimArgs, SimHost};
-use pitcrew_scenario::Scenario;
+use pitcrew_core::Reading;
+use pitcrew_core::ports::InventorySource as _;
+use pitcrew_scenario::{Machine, Scenario};
+use pitcrew_sim::pods::{NAMESPACE, Process, Processes};
 use pitcrew_sim::story::{self, Story};
 use pitcrew_sim::{Node, Served};
 use tokio::runtime::Runtime;
@@ -14,10 +18,10 @@ use super::gpus::imaginary;
 use crate::driver;
 use crate::error::Error;
 use crate::output::Output;
-use crate::top::demo::{Demo, OnThread};
-use crate::top::{self, End};
+use crate::top::demo::OnThread;
+use crate::top::{self, End, Feed};
 use crate::view;
-use crate::view::top::{Paint, Settings, State};
+use crate::view::top::{Look, Paint, Pod, ProcessInfo, Settings, State, Trouble};
 
 /// Between two looks of the view that stays.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -100,8 +104,14 @@ fn play(
     if args.once {
         return Ok((status, None));
     }
-    let signal = stay(&node, &name, runtime, output)?;
-    Ok((status, signal))
+    let node = Arc::new(node);
+    let living = Arc::clone(&node);
+    let life = runtime.spawn(async move { living.live().await });
+    let result = stay(&node, &name, runtime, output);
+    life.abort();
+    // The node goes with the last that holds it.
+    let _ = runtime.block_on(life);
+    Ok((status, result?))
 }
 
 /// Where the imaginary node can be looked at.
@@ -110,7 +120,10 @@ fn where_it_is(node: &Node, served: &Served) -> String {
     [
         line("files", node.root().display().to_string()),
         line("API", format!("http://{}", served.api)),
-        line("kubectl", format!("export KUBECONFIG={}", served.kubeconfig.display())),
+        line(
+            "kubectl",
+            format!("export KUBECONFIG={}", served.kubeconfig.display()),
+        ),
         line(
             "served",
             format!("http://{0}/healthz and http://{0}/metrics", served.http),
@@ -120,12 +133,7 @@ fn where_it_is(node: &Node, served: &Served) -> String {
 }
 
 /// Shows the GPUs until somebody ends it; by which signal, if by one.
-fn stay(
-    node: &Node,
-    name: &str,
-    runtime: &Runtime,
-    output: &mut Output<'_>,
-) -> Result<Option<i32>, Error> {
+fn stay(node: &Node, name: &str, runtime: &Runtime, output: &mut Output<'_>) -> Result<Option<i32>, Error> {
     if !output.is_terminal() {
         output.text("\nThe node stays up until Ctrl-C.\n")?;
         output.finish()?;
@@ -140,10 +148,45 @@ fn stay(
         still: false,
         hints: Vec::new(),
     });
-    let feed = OnThread::new(Demo::new(node.machine().clone(), INTERVAL, false))?;
+    let feed = OnThread::new(NodeFeed {
+        machine: node.machine().clone(),
+        processes: node.processes().clone(),
+    })?;
     match top::show(&mut state, Box::new(feed), output.colour())? {
         End::Quit => Ok(None),
         End::Signal(signal) => Ok(Some(signal)),
+    }
+}
+
+/// Looks at the GPUs of an imaginary node, and whose processes are on them. It doesn't hold the node, as it may hang.
+struct NodeFeed {
+    machine: Machine,
+    processes: Processes,
+}
+
+impl Feed for NodeFeed {
+    fn look(&mut self, now: Duration, _deadline: Duration) -> Look {
+        let info = |process: Process| {
+            let info = ProcessInfo {
+                // Its pod's, without the number.
+                name: Reading::Value(process.pod.split('-').next().unwrap_or_default().to_owned()),
+                user: Reading::NotSupported,
+                pod: Reading::Value(Pod {
+                    name: Some((NAMESPACE.to_owned(), process.pod)),
+                    uid: String::new(),
+                }),
+            };
+            (process.pid, info)
+        };
+        Look {
+            taken: now,
+            inventory: self
+                .machine
+                .inventory()
+                .map_err(|error| Trouble::Refused(error.to_string())),
+            bus_only: Vec::new(),
+            processes: self.processes.running().into_iter().map(info).collect(),
+        }
     }
 }
 

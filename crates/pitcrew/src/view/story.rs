@@ -41,7 +41,11 @@ pub(crate) fn line(line: &Line, width: Option<usize>) -> String {
     let mut out = text.replacen(&topic, &coloured, 1);
     for detail in &line.details {
         let indent = " ".repeat(INDENT);
-        let _ = write!(out, "{}", wrap::paragraph(&indent, detail, width, Kind::Prose).dimmed());
+        let _ = write!(
+            out,
+            "{}",
+            wrap::paragraph(&indent, detail, width, Kind::Prose).dimmed()
+        );
     }
     out
 }

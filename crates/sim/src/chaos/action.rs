@@ -6,8 +6,8 @@ use pitcrew_apiserver::{ApiError, Fault, Match, Verb};
 use pitcrew_core::ports::Mig as _;
 use pitcrew_scenario::Change;
 
-use super::dice::{Dice, pick};
 use super::{ANSWER, World};
+use crate::dice::{Dice, pick};
 
 /// Configurations of the device plugin that are switched between.
 const CONFIGURATIONS: [&str; 5] = [

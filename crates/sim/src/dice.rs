@@ -2,10 +2,10 @@
 
 /// `SplitMix64`, as published by Sebastiano Vigna.
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -18,14 +18,14 @@ impl Dice {
     }
 
     /// From 0 to below `sides`; 0 where there are none.
-    pub(super) fn below(&mut self, sides: u32) -> u32 {
+    pub(crate) fn below(&mut self, sides: u32) -> u32 {
         let number = self.next() % u64::from(sides.max(1));
         u32::try_from(number).unwrap_or_default()
     }
 }
 
 /// One of several, by a number that may be greater.
-pub(super) fn pick<T>(from: &[T], number: u32) -> Option<&T> {
+pub(crate) fn pick<T>(from: &[T], number: u32) -> Option<&T> {
     let count = u32::try_from(from.len()).ok().filter(|count| *count > 0)?;
     from.get(usize::try_from(number % count).ok()?)
 }
