@@ -13,11 +13,13 @@
 //! - A registration that fails leaves an older plugin connected, whose end is then not noticed any more.
 //! - The devices of a plugin that is gone stay known and are unhealthy. After five minutes they are forgotten, and
 //!   containers that have some can't be started again until the plugin is back.
+//! - A plugin has to serve before it registers: its socket is dialled at once, for ten seconds.
 //! - Answers of `Allocate` are kept, and containers start with them for as long as their pod lives.
 
 mod audit;
 mod lister;
 mod name;
+pub mod plugin;
 mod pod;
 mod run;
 mod state;

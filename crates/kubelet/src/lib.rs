@@ -2,9 +2,12 @@
 //! ([`device_plugin`]) and `v1` of pod-resources ([`pod_resources`]), and the unix sockets that both run on
 //! ([`connect`], [`Socket`]).
 //!
-//! With the feature `fake` also a kubelet for tests, on real unix sockets.
+//! With the feature `fake` also a kubelet for tests, on real unix sockets; with `contract` what it and a real one both
+//! do.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod device_plugin;
 #[cfg(feature = "fake")]
 pub mod fake;

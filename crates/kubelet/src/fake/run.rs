@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,6 +23,8 @@ use crate::{Socket, SocketError, connect};
 
 /// Permissions of the sockets.
 const MODE: u32 = 0o755;
+/// Between two tries to dial a plugin.
+const REDIAL: Duration = Duration::from_millis(50);
 
 /// One run.
 #[derive(Debug)]
@@ -128,9 +131,7 @@ impl Run {
         // The connection before this one is not closed, and goes on to be listened to.
         self.state().clients.insert(resource.clone(), close);
         let connected = async {
-            let channel = connect(&socket, self.options.dial)
-                .await
-                .map_err(|error| Status::unknown(format!("could not dial the plugin: {error}")))?;
+            let channel = self.dial(&socket).await?;
             let mut client = DevicePluginClient::new(channel);
             let options = client.get_device_plugin_options(Empty {}).await?.into_inner();
             Ok::<_, Status>((client, options))
@@ -154,6 +155,20 @@ impl Run {
             tasks.spawn(self.clone().watch(resource, client, closed));
         }
         Ok(())
+    }
+
+    /// Dials a plugin's socket until somebody answers, or the time is over.
+    async fn dial(&self, socket: &Path) -> Result<Channel, Status> {
+        let end = tokio::time::Instant::now() + self.options.dial;
+        loop {
+            match connect(socket, self.options.dial).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) if tokio::time::Instant::now() + REDIAL > end => {
+                    return Err(Status::unknown(format!("could not dial the plugin: {error}")));
+                }
+                Err(_) => tokio::time::sleep(REDIAL).await,
+            }
+        }
     }
 
     /// Takes a plugin's lists until its stream ends or its connection is closed.
