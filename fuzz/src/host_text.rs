@@ -11,6 +11,10 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = system::parse_secure_boot(bytes);
     let _ = distribution::parse_k3s_version(bytes);
     let _ = distribution::parse_containerd_command(bytes);
+    if let Ok(Some(capability)) = pci::vendor_capability(bytes) {
+        let _ = pci::parse_vgpu(capability);
+    }
+    let _ = pci::parse_vgpu(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = system::parse_os_release(text);
     let _ = system::cgroup_version(&system::parse_mounts(text));

@@ -1,37 +1,32 @@
 //! What the agent says of its node: the `GpuNode`, a condition and Events of the Node, the start-up taint, marker files.
 //!
-//! What is said is pure: [`judge`] gives conditions for a [`Snapshot`], [`status`] all of the `GpuNode`'s status.
-//! [`keep`] writes it.
+//! What is said is pure: [`judge()`] gives what holds for a [`Snapshot`], [`status()`] the rest of the `GpuNode`'s
+//! status, [`events::between`] what happened. [`keep()`] writes it.
+//!
+//! A node is ready when its driver answers, its container runtime can give a GPU to a container, and the kubelet knows
+//! the devices. Health is said beside: a sick GPU is taken from pods, and the others stay ready.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use pitcrew_api::{Condition, ConditionStatus, GpuNodeSpec, GpuNodeStatus};
-use tokio::sync::watch;
+pub mod events;
+mod inventory;
+mod judge;
+mod keep;
+pub mod markers;
+mod request;
+mod taint;
+mod writer;
 
-use crate::deps::Deps;
+#[cfg(doc)]
 use crate::snapshot::Snapshot;
+pub use inventory::status;
+pub use judge::{HANDLER_PENDING, Judgement, REGISTERING, STARTING, judge};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+pub use keep::keep;
+use pitcrew_api::Condition;
 
 /// Key of the taint that is taken off a node when it is ready, unless another one is asked for.
 pub const STARTUP_TAINT: &str = "pitcrew.dev/not-ready";
-
-/// What is said of one thing, before it is known since when.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
-    /// Type of the condition: one of [`pitcrew_api::condition::kind`].
-    pub kind: &'static str,
-    /// Whether it holds.
-    pub status: ConditionStatus,
-    /// Why, in one word of camel case.
-    pub reason: String,
-    /// Why, for people.
-    pub message: String,
-    /// The next command or step, where there is one.
-    pub hint: Option<String>,
-}
-
-/// Everything that is said of a node, in the order of [`pitcrew_api::condition::kind::ALL`].
-pub fn judge(_snapshot: &Snapshot) -> Vec<Judgement> {
-    Vec::new()
-}
+/// Type of the Node's own condition: what the `GpuNode` says of health.
+pub const NODE_CONDITION: &str = "GpuHealthy";
 
 /// Gives judgements their times: that of `before` where the status is the same as there, else `now`.
 pub fn conditions(
@@ -55,18 +50,4 @@ pub fn conditions(
         }
     };
     judgements.into_iter().map(condition).collect()
-}
-
-/// All of a `GpuNode`'s status, but for what only the API server knows: times and generation.
-pub fn status(_snapshot: &Snapshot) -> GpuNodeStatus {
-    GpuNodeStatus::default()
-}
-
-/// Keeps the `GpuNode`, the Node's condition, Events and taint, and the marker files true to the newest snapshot, for
-/// ever. Sends what is wanted of the node whenever that changes.
-///
-/// An API server that doesn't answer is asked again, later and later up to half a minute; marker files don't wait for
-/// it. Without a client only they are kept.
-pub async fn keep(_deps: &Deps, _snapshots: watch::Receiver<Snapshot>, _wanted: watch::Sender<GpuNodeSpec>) {
-    std::future::pending::<()>().await;
 }

@@ -22,6 +22,7 @@ pub(crate) fn host() -> Sample {
             hypervisor: Reading::NotSupported,
             iommu_groups: Reading::Value(0),
             usr_read_only: Reading::Value(false),
+            machine: Reading::NotSupported,
             command_line: Reading::Value(vec!["quiet".to_owned()]),
         },
         gpus: Reading::Value(vec![gpu("0000:01:00.0", 0x2503)]),
@@ -205,6 +206,7 @@ pub(crate) fn gpu(address: &str, device_id: u16) -> PciGpu {
         numa_node: Reading::Value(0),
         unassigned_bars: Reading::Value(Vec::new()),
         is_virtual_function: false,
+        vgpu_host: Reading::NotSupported,
     }
 }
 

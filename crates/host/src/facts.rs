@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use pitcrew_core::Reading;
+use pitcrew_core::labels::VgpuHost;
 use pitcrew_core::pci::PciFunction;
 use semver::Version;
 
@@ -57,6 +58,8 @@ pub struct System {
     pub iommu_groups: Reading<u32>,
     /// True when `/usr` or `/` is mounted read-only (transactional and image-based systems).
     pub usr_read_only: Reading<bool>,
+    /// What the firmware calls the machine (DMI `product_name`), e.g. `PowerEdge R760`.
+    pub machine: Reading<String>,
     /// Words of the kernel command line.
     pub command_line: Reading<Vec<String>>,
 }
@@ -120,6 +123,9 @@ pub struct PciGpu {
     pub unassigned_bars: Reading<Vec<u8>>,
     /// True for a virtual function (vGPU by SR-IOV).
     pub is_virtual_function: bool,
+    /// The driver of the host that this is a virtual GPU of; `NotSupported` for a real one, `Failed` also where only
+    /// root may read it.
+    pub vgpu_host: Reading<VgpuHost>,
 }
 
 /// The driver's kernel modules and libraries.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pitcrew_core::Reading;
+use pitcrew_core::labels::VgpuHost;
 use pitcrew_core::pci::{NVIDIA_VENDOR_ID, PciAddress, PciFunction};
 use pitcrew_core::ports::{FileKind, HostFs};
 
@@ -202,8 +203,108 @@ fn gpu(fs: &dyn HostFs, function: PciFunction, class: u32) -> PciGpu {
         numa_node,
         unassigned_bars: read::text(fs, dir.join("resource")).map(|text| unassigned_bars(&text)),
         is_virtual_function: read::exists(fs, dir.join("physfn")),
+        vgpu_host: vgpu_host(fs, &dir.join("config")),
         function,
     }
+}
+
+/// The driver of a virtual GPU's host, from the function's configuration space.
+fn vgpu_host(fs: &dyn HostFs, path: &Path) -> Reading<VgpuHost> {
+    match read::reading(path, fs.read(path)) {
+        Reading::Value(config) => match vendor_capability(&config) {
+            Ok(capability) => capability
+                .and_then(parse_vgpu)
+                .map_or(Reading::NotSupported, Reading::Value),
+            Err(Unreadable) => Reading::Failed(format!(
+                "of `{}` only the first {} bytes can be read: the rest needs root",
+                path.display(),
+                config.len()
+            )),
+        },
+        absent => absent.map(|_| VgpuHost {
+            version: None,
+            branch: None,
+        }),
+    }
+}
+
+/// The part of the configuration space that capabilities lie in was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable;
+
+/// The first vendor-specific capability in a function's configuration space; `None` where it has none.
+///
+/// By the PCI specification: bit 4 of the status (6) says that there is a list, whose head is at 0x34; each capability
+/// is its id, where the next one is, and for this id its length. The kernel shows all but the first 64 bytes to root
+/// alone.
+///
+/// # Errors
+/// [`Unreadable`] where there is a list, and less than its 256 bytes were read.
+pub fn vendor_capability(config: &[u8]) -> Result<Option<&[u8]>, Unreadable> {
+    const STATUS: usize = 0x06;
+    const HAS_LIST: u8 = 0x10;
+    const HEAD: usize = 0x34;
+    const VENDOR_SPECIFIC: u8 = 0x09;
+    const SPACE: usize = 256;
+    // Behind the header, on multiples of four: no list has more entries than there is room for.
+    const MOST: usize = (SPACE - 0x40) / 4;
+    if config.get(STATUS).is_none_or(|status| status & HAS_LIST == 0) {
+        return Ok(None);
+    }
+    let config = config.get(..SPACE).ok_or(Unreadable)?;
+    let mut at = usize::from(config[HEAD]);
+    for _ in 0..MOST {
+        let Some(&[id, next, length]) = config.get(at..).and_then(<[u8]>::first_chunk) else {
+            return Ok(None);
+        };
+        // A function that was just lost reads as ones all over.
+        if at == 0 || id == 0xff {
+            return Ok(None);
+        }
+        if id == VENDOR_SPECIFIC {
+            return Ok(config.get(at..at + usize::from(length)));
+        }
+        at = usize::from(next);
+    }
+    Ok(None)
+}
+
+/// What NVIDIA's vendor-specific capability of a virtual GPU says of its host; `None` for a capability of another kind.
+///
+/// Bytes 3 and 4 are `VF`; from 5 on lie records: a kind, the record's length, and for the kind 0 ten bytes of version
+/// and ten of branch (fact sheet `devices`, section 2.1).
+pub fn parse_vgpu(capability: &[u8]) -> Option<VgpuHost> {
+    const TEXT: usize = 10;
+    if capability.get(3..5)? != b"VF" {
+        return None;
+    }
+    let mut host = VgpuHost {
+        version: None,
+        branch: None,
+    };
+    let mut rest = capability.get(5..).unwrap_or_default();
+    while let [kind, length, content @ ..] = rest {
+        if *kind == 0 {
+            host.version = padded(content.get(..TEXT));
+            host.branch = padded(content.get(TEXT..2 * TEXT));
+            break;
+        }
+        // A record without a length has no end.
+        let length = usize::from(*length);
+        rest = if length < 2 {
+            &[]
+        } else {
+            rest.get(length..).unwrap_or_default()
+        };
+    }
+    Some(host)
+}
+
+/// Text in a field of fixed size, zeros behind it.
+fn padded(field: Option<&[u8]>) -> Option<String> {
+    let text = read::lossy(field?);
+    let text = text.trim_matches('\0');
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Name of the kernel driver that a function is bound to; `NotSupported` for none.
@@ -310,5 +411,55 @@ mod tests {
             unassigned_bars(&"0x0000000000000000 0x0000000000000000 0x0000000000000000\n".repeat(13)),
             [1]
         );
+    }
+
+    /// A configuration space with one capability of this id at 0x50, behind one of power management.
+    fn config(id: u8, capability: &[u8]) -> Vec<u8> {
+        let mut space = vec![0; 256];
+        space[0x06] = 0x10;
+        space[0x34] = 0x40;
+        space[0x40..0x43].copy_from_slice(&[0x01, 0x50, 0x03]);
+        let length = u8::try_from(capability.len() + 3).unwrap();
+        space[0x50..0x53].copy_from_slice(&[id, 0, length]);
+        space[0x53..0x53 + capability.len()].copy_from_slice(capability);
+        space
+    }
+
+    const VGPU: &[u8] = b"VF\x01\x04ab\x00\x16580.95.02\0r580_00\0\0\0";
+
+    #[test]
+    fn a_virtual_gpu_tells_the_driver_of_its_host() {
+        let space = config(0x09, VGPU);
+        let host = vendor_capability(&space).unwrap().and_then(parse_vgpu).unwrap();
+        assert_eq!(host.version.as_deref(), Some("580.95.02"));
+        assert_eq!(host.branch.as_deref(), Some("r580_00"));
+    }
+
+    #[test]
+    fn a_real_gpu_has_no_host() {
+        assert_eq!(vendor_capability(&vec![0; 256]), Ok(None));
+        assert_eq!(vendor_capability(&config(0x10, VGPU)), Ok(None));
+        assert_eq!(vendor_capability(&vec![0xff; 256]), Ok(None));
+        let space = config(0x09, b"\x14\x01\x02");
+        assert_eq!(vendor_capability(&space).unwrap().and_then(parse_vgpu), None);
+    }
+
+    #[test]
+    fn a_virtual_gpu_may_not_say_what_its_host_runs() {
+        for records in [&b"VF"[..], b"VF\x01\x00", b"VF\x01\x02", b"VF\x01\x09", b"VF\x00"] {
+            let space = config(0x09, records);
+            let host = vendor_capability(&space).unwrap().and_then(parse_vgpu).unwrap();
+            assert_eq!((host.version, host.branch), (None, None), "{records:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_runs_in_circles_ends_and_one_that_was_not_read_is_told() {
+        let mut space = config(0x10, b"");
+        space[0x51] = 0x40;
+        assert_eq!(vendor_capability(&space), Ok(None));
+        assert_eq!(vendor_capability(&config(0x09, VGPU)[..64]), Err(Unreadable));
+        assert_eq!(vendor_capability(&[0; 64]), Ok(None));
+        assert_eq!(vendor_capability(&[]), Ok(None));
     }
 }

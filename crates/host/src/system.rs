@@ -21,6 +21,7 @@ pub(crate) fn gather(fs: &dyn HostFs) -> System {
         hypervisor: hypervisor(fs),
         iommu_groups: iommu_groups(fs),
         usr_read_only: mounts.map(|mounts| is_read_only(&mounts)),
+        machine: read::line(fs, "/sys/class/dmi/id/product_name"),
         command_line: read::text(fs, "/proc/cmdline").map(|text| words(&text)),
     }
 }

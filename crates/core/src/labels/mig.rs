@@ -20,6 +20,8 @@ pub enum NotSingle {
     Off(u32),
     /// There is more than one profile.
     Several(Vec<String>),
+    /// What of MIG is on this GPU can't be read.
+    Unread(u32),
 }
 
 impl fmt::Display for NotSingle {
@@ -27,6 +29,7 @@ impl fmt::Display for NotSingle {
         match self {
             Self::Empty(index) => write!(f, "MIG is on on GPU {index}, which has no MIG devices"),
             Self::Off(index) => write!(f, "MIG is on on other GPUs, and off on GPU {index}"),
+            Self::Unread(index) => write!(f, "the MIG devices of GPU {index} can't be read"),
             Self::Several(profiles) => write!(
                 f,
                 "there are MIG devices of several profiles: {}",
@@ -38,6 +41,12 @@ impl fmt::Display for NotSingle {
 
 pub(super) fn is_on(gpu: &Gpu) -> bool {
     gpu.readings.mig_mode.value().is_some_and(|mode| mode.current)
+}
+
+/// Whether MIG is on or what is on it should have been readable, and was not.
+fn is_unread(gpu: &Gpu) -> bool {
+    let devices = is_on(gpu) && gpu.readings.mig_devices.value().is_none();
+    devices || gpu.readings.mig_mode.failure().is_some()
 }
 
 pub(super) fn label(labels: &mut Labels, gpus: &[&Gpu], offer: &Offer) {
@@ -52,12 +61,16 @@ pub(super) fn label(labels: &mut Labels, gpus: &[&Gpu], offer: &Offer) {
             match single(gpus) {
                 Ok(None) => {}
                 Ok(Some(kind)) => kind.label(labels, GPU, offer),
+                Err(NotSingle::Unread(_)) => unknown(labels),
                 Err(_) => invalid(labels, gpus),
             }
         }
         MigStrategy::Mixed => {
             labels.set("nvidia.com/mig.strategy", "mixed");
-            for kind in kinds(gpus) {
+            // A part of them would be too low a number.
+            let unread = gpus.iter().any(|gpu| is_unread(gpu));
+            let kinds = if unread { Vec::new() } else { kinds(gpus) };
+            for kind in kinds {
                 kind.label(
                     labels,
                     &format!("nvidia.com/{}", kind.profile.resource_name()),
@@ -102,6 +115,9 @@ pub(super) fn single<'a>(gpus: &[&'a Gpu]) -> Result<Option<Kind<'a>>, NotSingle
     if !gpus.iter().any(|gpu| is_on(gpu)) {
         return Ok(None);
     }
+    if let Some(gpu) = gpus.iter().find(|gpu| is_unread(gpu)) {
+        return Err(NotSingle::Unread(gpu.index));
+    }
     let empty = |gpu: &&&Gpu| is_on(gpu) && gpu.readings.mig_devices.value().is_none_or(Vec::is_empty);
     if let Some(gpu) = gpus.iter().find(empty) {
         return Err(NotSingle::Empty(gpu.index));
@@ -115,6 +131,13 @@ pub(super) fn single<'a>(gpus: &[&'a Gpu]) -> Result<Option<Kind<'a>>, NotSingle
         _ => Err(NotSingle::Several(
             kinds.iter().map(|kind| kind.profile.to_string()).collect(),
         )),
+    }
+}
+
+/// What is offered can't be told.
+fn unknown(labels: &mut Labels) {
+    for key in ["product", "count", "replicas", "memory", "sharing-strategy"] {
+        labels.0.remove(&format!("{GPU}.{key}"));
     }
 }
 

@@ -144,6 +144,7 @@ fn nothing() -> Host {
             hypervisor: Reading::NotSupported,
             iommu_groups: Reading::NotSupported,
             usr_read_only: Reading::NotSupported,
+            machine: Reading::NotSupported,
             command_line: Reading::NotSupported,
         },
         gpus: Reading::NotSupported,
