@@ -13,6 +13,9 @@ pub struct Settings {
     pub cdi_dir: PathBuf,
     /// A configuration of NVIDIA's device plugin, or a directory of them, by name.
     pub config: Option<PathBuf>,
+    /// Key of the taint that is taken off the node when it is ready: whoever sets the node up puts it there, as with
+    /// RKE2's `node-taint`, to keep pods away until then. `None` touches no taint.
+    pub startup_taint: Option<String>,
 }
 
 impl Settings {
@@ -23,6 +26,7 @@ impl Settings {
             kubelet_dir: "/var/lib/kubelet".into(),
             cdi_dir: "/var/run/cdi".into(),
             config: None,
+            startup_taint: Some(crate::status::STARTUP_TAINT.to_owned()),
         }
     }
 }
