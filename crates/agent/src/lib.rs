@@ -8,6 +8,7 @@ pub mod deps;
 pub mod health;
 pub mod labels;
 pub mod mps;
+pub mod node;
 pub mod notice;
 pub mod plugin;
 pub mod run;
@@ -16,6 +17,8 @@ pub mod settings;
 pub mod snapshot;
 pub mod specs;
 pub mod status;
+#[cfg(test)]
+mod testing;
 
 pub use deps::Deps;
 pub use notice::{Notice, Topic};

@@ -131,6 +131,62 @@ pub fn labels(facts: &Facts<'_>, offer: &Offer) -> BTreeMap<String, String> {
     labels.0
 }
 
+/// True for a label that is made here and by nobody else but GPU Feature Discovery: one that says what is no longer true
+/// may be taken away, whoever wrote it. [`PRESENT`] is none of them: the operator and others write it too.
+pub fn is_ours(key: &str) -> bool {
+    const WHOLE: [&str; 8] = [
+        "gfd.timestamp",
+        "mig.capable",
+        "mig.strategy",
+        "mps.capable",
+        "vgpu.present",
+        "vgpu.host-driver-version",
+        "vgpu.host-driver-branch",
+        "gpu.machine",
+    ];
+    const OF_GPUS: [&str; 5] = ["family", "compute.major", "compute.minor", "mode", "clique"];
+    const OF_DEVICES: [&str; 13] = [
+        "product",
+        "count",
+        "replicas",
+        "sharing-strategy",
+        "memory",
+        "multiprocessors",
+        "slices.gi",
+        "slices.ci",
+        "engines.copy",
+        "engines.decoder",
+        "engines.encoder",
+        "engines.jpeg",
+        "engines.ofa",
+    ];
+    let Some(name) = key.strip_prefix("nvidia.com/") else {
+        return key == CLASS || key.starts_with(MODEL);
+    };
+    let of_cuda = |name: &str| {
+        let part = name.strip_prefix("cuda.").and_then(|rest| rest.split_once('.'));
+        part.is_some_and(|(of, part)| {
+            matches!(of, "driver" | "runtime" | "driver-version" | "runtime-version")
+                && matches!(part, "major" | "minor" | "rev" | "revision" | "full")
+        })
+    };
+    let of_mig = |name: &str| {
+        let rest = name.strip_prefix("mig-");
+        rest.is_some_and(|rest| {
+            let ends = |field: &&str| {
+                rest.strip_suffix(*field)
+                    .is_some_and(|profile| profile.ends_with('.'))
+            };
+            OF_DEVICES.iter().any(ends)
+        })
+    };
+    let of_gpus = |name: &str| {
+        let field = name.strip_prefix("gpu.");
+        field.is_some_and(|field| OF_GPUS.contains(&field) || OF_DEVICES.contains(&field))
+    };
+    WHOLE.contains(&name) || of_cuda(name) || of_gpus(name) || of_mig(name)
+}
+
 /// The GPUs whose names the driver tells.
 fn named(inventory: &Inventory) -> Vec<&Gpu> {
     let gpus = inventory.gpus.iter();

@@ -13,7 +13,13 @@ const VGA: u32 = 0x0300;
 const THREE_D: u32 = 0x0302;
 
 pub(super) fn label(labels: &mut Labels, gpus: &[&Gpu], facts: &Facts<'_>, offer: &Offer) {
-    let Some(model) = common(gpus.iter().filter_map(|gpu| name(gpu))) else {
+    // As in the reference, those that are offered come before those that are cut up.
+    let offered = common(
+        gpus.iter()
+            .filter(|gpu| !mig::is_on(gpu))
+            .filter_map(|gpu| name(gpu)),
+    );
+    let Some(model) = offered.or_else(|| common(gpus.iter().filter_map(|gpu| name(gpu)))) else {
         return;
     };
     models(labels, gpus);

@@ -415,6 +415,19 @@ fn the_labels_of_a_node_with_several_models_do_not_flap() {
 }
 
 #[test]
+fn a_model_that_is_offered_comes_before_those_that_are_cut_up() {
+    let gpus = vec![
+        cut(a100(0), &["1g.5gb"]),
+        cut(a100(1), &["1g.5gb"]),
+        gpu(2, "Tesla T4", (7, 5), 16),
+    ];
+    let labels = labels_of(&inventory(gpus), &Offer::default());
+    assert_eq!(get(&labels, "nvidia.com/gpu.product"), Some("Tesla-T4"));
+    assert_eq!(get(&labels, "nvidia.com/gpu.count"), Some("1"));
+    assert_eq!(get(&labels, "nvidia.com/gpu.replicas"), Some("1"));
+}
+
+#[test]
 fn of_cards_that_differ_under_one_name_the_smaller_memory_is_said() {
     let name = "NVIDIA GeForce RTX 3060";
     let gpus = vec![gpu(0, name, (8, 6), 12), gpu(1, name, (8, 6), 8)];
@@ -705,6 +718,24 @@ fn values_are_made_valid() {
     assert!(!value::is_valid("-a") && !value::is_valid("a b") && !value::is_valid(&"a".repeat(64)));
 }
 
+#[test]
+fn labels_of_others_are_not_ours() {
+    for key in [
+        PRESENT,
+        "nvidia.com/gpu.deploy.driver",
+        "nvidia.com/gpu.workload.config",
+        "nvidia.com/gpu-driver-upgrade-state",
+        "nvidia.com/device-plugin.config",
+        "nvidia.com/mig.config",
+        "nvidia.com/mig.config.state",
+        "nvidia.com/vgpu.config",
+        "feature.node.kubernetes.io/pci-10de.present",
+        "pitcrew.dev/other",
+    ] {
+        assert!(!is_ours(key), "{key}");
+    }
+}
+
 /// Kubernetes' rule for keys: a prefix that is a DNS name, and a name as a value, but not empty.
 fn is_key(key: &str) -> bool {
     key.split_once('/').is_some_and(|(prefix, name)| {
@@ -756,6 +787,7 @@ proptest! {
         };
         for (key, value) in labels(&facts, &offer) {
             prop_assert!(is_key(&key), "{key}");
+            prop_assert!(is_ours(&key) != (key == PRESENT), "{key}");
             prop_assert!(value::is_valid(&value), "{key}={value}");
         }
     }
