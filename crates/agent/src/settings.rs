@@ -1,6 +1,9 @@
 //! What was asked of the agent. Nothing in here has to be set.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::health::{PROBATION, XidFilter};
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +16,12 @@ pub struct Settings {
     pub cdi_dir: PathBuf,
     /// A configuration of NVIDIA's device plugin, or a directory of them, by name.
     pub config: Option<PathBuf>,
+    /// Which XIDs make a GPU sick.
+    pub xids: XidFilter,
+    /// How long a sick GPU must be well before it is handed out again.
+    pub probation: Duration,
+    /// How often things are looked at.
+    pub pace: Pace,
     /// Key of the taint that is taken off the node when it is ready: whoever sets the node up puts it there, as with
     /// RKE2's `node-taint`, to keep pods away until then. `None` touches no taint.
     pub startup_taint: Option<String>,
@@ -26,7 +35,35 @@ impl Settings {
             kubelet_dir: "/var/lib/kubelet".into(),
             cdi_dir: "/var/run/cdi".into(),
             config: None,
+            xids: XidFilter::default(),
+            probation: PROBATION,
+            pace: Pace::default(),
             startup_taint: Some(crate::status::STARTUP_TAINT.to_owned()),
+        }
+    }
+}
+
+/// How often things are looked at. Whatever tells of itself (events of GPUs, the API server, the kubelet's socket) is
+/// heard at once all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Between two glances at the host's files that tell of a change: a few dozen small files, no call of the driver.
+    pub glance: Duration,
+    /// Between two looks at all GPUs while all is well. A look is hundreds of calls of the driver.
+    pub look: Duration,
+    /// Between two looks while something is not well, or no driver answers.
+    pub look_closely: Duration,
+    /// Between two times that all of the host's facts are gathered.
+    pub gather: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            glance: Duration::from_secs(2),
+            look: Duration::from_mins(1),
+            look_closely: Duration::from_secs(5),
+            gather: Duration::from_mins(5),
         }
     }
 }

@@ -86,6 +86,14 @@ pub enum Command {
     /// Make, list and check CDI specifications: what gives a container its GPUs
     #[command(subcommand, arg_required_else_help = true)]
     Cdi(CdiCommand),
+    /// Run this node's agent: get its GPUs into pods
+    ///
+    /// Finds out how a container gets a GPU on this node, writes CDI specifications, hands GPUs to the kubelet, labels the
+    /// node, watches the health of its GPUs. Nothing has to be set. What happens is told on standard error, a line each;
+    /// with `-o json` each is a JSON object.
+    ///
+    /// It ends at SIGTERM or SIGINT, and leaves everything that running pods need.
+    Agent(AgentArgs),
     /// Watch this machine's GPUs, MIG devices and processes in the terminal
     ///
     /// `q` ends it. Without a terminal, or with `--once`, one frame is printed.
@@ -235,6 +243,80 @@ pub enum CdiNaming {
     TypeIndex,
     /// `GPU-...`, and `MIG-...` for a MIG device
     Uuid,
+}
+
+/// Arguments of `pitcrew agent`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct AgentArgs {
+    /// Something else than to run.
+    #[command(subcommand)]
+    pub command: Option<AgentCommand>,
+    /// How to run.
+    #[command(flatten)]
+    pub run: AgentRunArgs,
+}
+
+/// Commands of `pitcrew agent`.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Run the agent, as without a command
+    Run(AgentRunArgs),
+    /// Run a program with another directory as its root, as the agent does with programs of the node
+    #[command(hide = true)]
+    InRoot(AgentInRootArgs),
+}
+
+/// How the agent runs.
+#[derive(Debug, Clone, Args)]
+pub struct AgentRunArgs {
+    /// Have it run with imaginary GPUs: a built-in scenario, a file, or `list`
+    ///
+    /// Everything else is real: sockets, files and the API server.
+    #[arg(long, value_name = "NAME|FILE", env = env::SCENARIO, hide_env_values = true)]
+    pub scenario: Option<String>,
+    /// The node's name, as the API server has it
+    ///
+    /// The host's name if not given.
+    #[arg(long, value_name = "NAME", env = env::NODE_NAME, hide_env_values = true)]
+    pub node: Option<String>,
+    /// The kubelet's directory on the node
+    #[arg(long, value_name = "DIR", env = env::KUBELET_DIR, hide_env_values = true)]
+    #[arg(default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
+    /// Where on the node CDI specifications are written
+    #[arg(long, value_name = "DIR", default_value = "/var/run/cdi")]
+    pub cdi_dir: PathBuf,
+    /// A configuration of NVIDIA's device plugin: a file of version v1, or a directory of them
+    #[arg(long = "config", value_name = "FILE|DIR", env = env::CONFIG_FILE, hide_env_values = true)]
+    pub config: Option<PathBuf>,
+    /// XIDs that don't make a GPU sick, with commas between them, or `all`
+    ///
+    /// Those that are an application's own fault never do.
+    #[arg(long, value_name = "XIDS", env = env::DP_DISABLE_HEALTHCHECKS, hide_env_values = true)]
+    #[arg(default_value = "")]
+    pub disable_health_checks: String,
+    /// XIDs that make a GPU sick whatever else is said, with commas between them, or `all`
+    #[arg(long, value_name = "XIDS", env = env::DP_ENABLE_HEALTHCHECKS, hide_env_values = true)]
+    #[arg(default_value = "")]
+    pub enable_health_checks: String,
+    /// Seconds that a sick GPU must be well before it is handed out again
+    #[arg(long, value_name = "SECONDS", env = env::PROBATION, hide_env_values = true)]
+    #[arg(default_value = "60", value_parser = value_parser!(u32).range(1..=86400))]
+    pub probation: u32,
+    /// Ask no API server: no labels, no status
+    #[arg(long)]
+    pub no_api: bool,
+}
+
+/// Arguments of `pitcrew agent in-root`.
+#[derive(Debug, Args)]
+pub struct AgentInRootArgs {
+    /// The directory
+    pub root: PathBuf,
+    /// The program, and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 /// Arguments of `pitcrew top`.

@@ -8,9 +8,9 @@ pub mod env;
 mod exit;
 
 pub use args::{
-    Architecture, CatalogArgs, CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs,
-    CheckArgs, Class, Cli, ColorChoice, Command, CompletionsArgs, Format, GlobalArgs, GpusArgs, GpusCommand,
-    Shell, SimArgs, SimHost, TopArgs,
+    AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, Architecture, CatalogArgs, CdiCommand,
+    CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice, Command,
+    CompletionsArgs, Format, GlobalArgs, GpusArgs, GpusCommand, Shell, SimArgs, SimHost, TopArgs,
 };
 pub use exit::ExitStatus;
 

@@ -74,6 +74,12 @@ pub(crate) enum Error {
     FeedFailed(String),
     #[error("the output can't be encoded: {0}")]
     Encode(String),
+    #[error("the name of this machine is no text")]
+    NodeName,
+    #[error("`{program}` can't be run in another root")]
+    InRoot { program: String, source: io::Error },
+    #[error(transparent)]
+    Agent(#[from] pitcrew_agent::run::Error),
 }
 
 impl Error {
@@ -84,6 +90,7 @@ impl Error {
             | Self::AmbiguousCard { .. }
             | Self::Root { .. }
             | Self::Target(_)
+            | Self::NodeName
             | Self::CdiKind(_) => ExitStatus::Usage,
             #[cfg(feature = "sim")]
             Self::UnknownScenario { .. } => ExitStatus::Usage,
@@ -102,6 +109,8 @@ impl Error {
             | Self::CdiWrite(_)
             | Self::CdiRead { .. }
             | Self::CdiConflict { .. }
+            | Self::InRoot { .. }
+            | Self::Agent(_)
             | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
     }
@@ -167,7 +176,10 @@ impl Hint for Error {
                 "stop who writes `{0}`, remove it, and try again; or give the devices another `--kind`",
                 other.display()
             )],
+            Self::NodeName => owned(&["`--node` names the node, as `kubectl get nodes` does"]),
             Self::CdiRead { .. }
+            | Self::InRoot { .. }
+            | Self::Agent(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)
             | Self::Write(_)

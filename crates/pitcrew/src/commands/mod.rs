@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub(crate) mod agent;
 pub(crate) mod catalog;
 pub(crate) mod cdi;
 pub(crate) mod check;

@@ -1,0 +1,370 @@
+//! What the main loop knows of its node, and what it makes of it. Nothing here waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pitcrew_core::gpu::GpuReadings;
+use pitcrew_core::ports::GpuError;
+use pitcrew_core::{Gpu, Inventory, Reading};
+use pitcrew_host::Host;
+
+use super::eyes::{Seen, Wish};
+use crate::health::{Change, Health};
+use crate::notice::{Level, Notice, Topic};
+use crate::runtime::Tier;
+use crate::settings::Settings;
+use crate::snapshot::{Part, Problem, Snapshot};
+
+/// The driver that hands a GPU to containers.
+const OURS: &str = "nvidia";
+
+/// Everything known of the node.
+#[derive(Debug)]
+pub(super) struct Node {
+    health: Health,
+    host: Option<Arc<Host>>,
+    /// The last look at the GPUs.
+    gpus: Option<Result<Arc<Inventory>, GpuError>>,
+    /// GPUs as they were when they last answered: what is sick now is still this node's.
+    known: Option<Arc<Inventory>>,
+    /// Why the driver must be let go of.
+    release: Option<String>,
+    problems: BTreeMap<Part, Problem>,
+    registered: BTreeSet<String>,
+    notices: Vec<Notice>,
+}
+
+impl Node {
+    /// Nothing known yet.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            health: Health::new(settings.xids.clone(), settings.probation),
+            host: None,
+            gpus: None,
+            known: None,
+            release: None,
+            problems: BTreeMap::new(),
+            registered: BTreeSet::new(),
+            notices: Vec::new(),
+        }
+    }
+
+    /// What is to be told since the last call.
+    pub(super) fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Takes in what was seen.
+    pub(super) fn see(&mut self, seen: Seen, now: Instant) {
+        match seen {
+            Seen::Gpus(Ok(inventory)) => {
+                self.tell_gpus(&inventory);
+                let changes = self.health.look(&inventory, now);
+                self.set_problem(Part::Driver, None);
+                self.known = Some(self.remember(&inventory));
+                self.gpus = Some(Ok(inventory));
+                self.tell_health(changes);
+            }
+            Seen::Gpus(Err(error)) => {
+                let changes = self.health.failed(&error);
+                self.set_problem(Part::Driver, Some(driver_problem(&error)));
+                self.gpus = Some(Err(error));
+                self.tell_health(changes);
+            }
+            Seen::Event(event) => {
+                let changes = self.health.event(&event, now);
+                self.tell_health(changes);
+            }
+            Seen::Released { why, is_free } => {
+                let changes = self.health.released(&why);
+                self.set_problem(Part::Driver, Some(released_problem(&why, is_free)));
+                self.tell_health(changes);
+            }
+            Seen::Host(host) => {
+                if self
+                    .host
+                    .as_ref()
+                    .is_none_or(|old| old.distribution != host.distribution)
+                {
+                    self.tell(Level::Info, Topic::Node, of_node(&host));
+                }
+                self.host = Some(host);
+                self.forget_foreign();
+            }
+        }
+    }
+
+    /// The driver must be let go of for this reason, or may be used again.
+    pub(super) fn set_release(&mut self, why: Option<String>) {
+        if self.release != why {
+            let text = match &why {
+                Some(why) => format!("letting go of the driver: {why}"),
+                None => "the driver may be used again".to_owned(),
+            };
+            self.tell(Level::Info, Topic::Gpus, text);
+            self.release = why;
+        }
+    }
+
+    /// A part of the agent has this problem from now on, or none.
+    pub(super) fn set_problem(&mut self, part: Part, problem: Option<Problem>) {
+        let before = self.problems.get(&part);
+        if before == problem.as_ref() {
+            return;
+        }
+        // The seconds that a call has not returned are in the message, and change all the time.
+        let is_new = before.map(|before| &before.reason) != problem.as_ref().map(|problem| &problem.reason);
+        if is_new && part == Part::Driver {
+            match &problem {
+                Some(problem) => {
+                    let text = format!("{}; {}", problem.message, problem.hint);
+                    self.tell(Level::Warning, Topic::Gpus, text);
+                }
+                None => self.tell(Level::Info, Topic::Gpus, "the driver answers again".to_owned()),
+            }
+        }
+        match problem {
+            Some(problem) => self.problems.insert(part, problem),
+            None => self.problems.remove(&part),
+        };
+    }
+
+    /// What the eyes should do.
+    pub(super) fn wish(&self) -> Wish {
+        let missing = !matches!(self.gpus, Some(Ok(_)));
+        Wish {
+            release: self.release.clone(),
+            closely: missing || self.health.is_waiting(),
+            files: self
+                .host
+                .as_ref()
+                .map(|host| telling_files(host))
+                .unwrap_or_default(),
+        }
+    }
+
+    /// What is known, for everybody.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            host: self.host.clone(),
+            gpus: self.gpus.clone(),
+            sick: self.health.sick().clone(),
+            held: None,
+            resources: Vec::new(),
+            registered: self.registered.clone(),
+            tier: Tier::Unknown,
+            problems: self.problems.clone(),
+        }
+    }
+
+    /// The GPUs of a look, and in the place of each that doesn't answer what it was before: it is still there, and its
+    /// devices are sick and not gone. Not so one that is somebody else's now.
+    fn remember(&self, inventory: &Arc<Inventory>) -> Arc<Inventory> {
+        let answers = |gpu: &Gpu| gpu.readings.uuid.value().is_some();
+        let Some(before) = &self.known else {
+            return Arc::clone(inventory);
+        };
+        let lost: Vec<&Gpu> = before
+            .gpus
+            .iter()
+            .filter(|old| {
+                let now = inventory
+                    .gpus
+                    .iter()
+                    .find(|gpu| gpu.pci.address == old.pci.address);
+                let elsewhere = inventory
+                    .gpus
+                    .iter()
+                    .any(|gpu| answers(gpu) && gpu.readings.uuid == old.readings.uuid);
+                answers(old) && !now.is_some_and(answers) && !elsewhere && !self.is_foreign(old)
+            })
+            .collect();
+        if lost.is_empty() {
+            return Arc::clone(inventory);
+        }
+        let mut known = Inventory::clone(inventory);
+        known
+            .gpus
+            .retain(|gpu| !lost.iter().any(|old| old.pci.address == gpu.pci.address));
+        known.gpus.extend(lost.into_iter().cloned());
+        known.gpus.sort_by_key(|gpu| gpu.index);
+        Arc::new(known)
+    }
+
+    /// True for a GPU that another driver holds, such as `vfio-pci` for a virtual machine.
+    fn is_foreign(&self, gpu: &Gpu) -> bool {
+        let on_bus = self.host.as_ref().and_then(|host| host.gpus.value());
+        on_bus.is_some_and(|on_bus| {
+            on_bus
+                .iter()
+                .find(|found| found.function.address == gpu.pci.address)
+                .and_then(|found| found.driver.value())
+                .is_some_and(|driver| driver != OURS)
+        })
+    }
+
+    /// Forgets GPUs that have become somebody else's.
+    fn forget_foreign(&mut self) {
+        let Some(known) = &self.known else { return };
+        let (gone, kept): (Vec<Gpu>, Vec<Gpu>) =
+            known.gpus.iter().cloned().partition(|gpu| self.is_foreign(gpu));
+        if gone.is_empty() {
+            return;
+        }
+        let inventory = Inventory {
+            gpus: kept,
+            ..Inventory::clone(known)
+        };
+        self.known = Some(Arc::new(inventory));
+        for gpu in gone {
+            if let Some(uuid) = gpu.readings.uuid.value() {
+                let text = format!("GPU {uuid} was given to another driver: it is not handed out any more");
+                self.tell(Level::Warning, Topic::Gpus, text);
+                let changes = self.health.forget(uuid);
+                self.tell_health(changes);
+            }
+        }
+    }
+
+    fn tell(&mut self, level: Level, topic: Topic, text: String) {
+        self.notices.push(Notice { topic, level, text });
+    }
+
+    fn tell_health(&mut self, changes: Vec<Change>) {
+        // What is the driver's is told once, not for each GPU.
+        if matches!(self.gpus, Some(Err(_))) || self.release.is_some() {
+            return;
+        }
+        for change in changes {
+            match change {
+                Change::Sick { uuid, reason } => {
+                    self.tell(Level::Error, Topic::Health, format!("{uuid} is sick: {reason}"));
+                }
+                Change::Well { uuid } => {
+                    self.tell(Level::Info, Topic::Health, format!("{uuid} is well again"));
+                }
+            }
+        }
+    }
+
+    /// Tells what GPUs there are where that is news.
+    fn tell_gpus(&mut self, inventory: &Inventory) {
+        let before = match &self.gpus {
+            Some(Ok(before)) => Some(names(before)),
+            _ => None,
+        };
+        let now = names(inventory);
+        if before.as_ref() != Some(&now) {
+            let version = inventory
+                .driver
+                .version
+                .value()
+                .map_or("of unknown version", String::as_str);
+            let gpus = if now.is_empty() {
+                "none".to_owned()
+            } else {
+                now.join(", ")
+            };
+            self.tell(Level::Info, Topic::Gpus, format!("driver {version}: {gpus}"));
+        }
+    }
+}
+
+/// What GPUs there are, for people.
+fn names(inventory: &Inventory) -> Vec<String> {
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    for gpu in &inventory.gpus {
+        let GpuReadings {
+            name, mig_devices, ..
+        } = &gpu.readings;
+        let mut name = match name {
+            Reading::Value(name) => name.clone(),
+            Reading::NotSupported => "a GPU without a name".to_owned(),
+            Reading::Failed(why) => format!("a GPU that can't be read ({why})"),
+        };
+        if let Some(devices) = mig_devices.value().filter(|devices| !devices.is_empty()) {
+            let profiles: Vec<String> = devices.iter().map(|device| device.profile.to_string()).collect();
+            name = format!("{name} cut into {}", profiles.join(" "));
+        }
+        match counts.last_mut() {
+            Some((last, count)) if *last == name => *count += 1,
+            _ => counts.push((name, 1)),
+        }
+    }
+    let told = |(name, count): (String, usize)| {
+        if count > 1 {
+            format!("{count} x {name}")
+        } else {
+            name
+        }
+    };
+    counts.into_iter().map(told).collect()
+}
+
+fn of_node(host: &Host) -> String {
+    let os = host.system.os.value().map(|os| os.pretty_name.clone());
+    let os = os.unwrap_or_else(|| "an unknown operating system".to_owned());
+    match host.distribution.value() {
+        Some(found) => {
+            let version = found.version.value().map(|version| format!(" {version}"));
+            format!("{:?}{} on {os}", found.kind, version.unwrap_or_default())
+        }
+        None => format!("no known Kubernetes distribution, on {os}"),
+    }
+}
+
+/// Files of the host whose change means that its facts are others.
+fn telling_files(host: &Host) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    if let Some(containerd) = host.containerd.value() {
+        files.push(containerd.config_path.clone());
+        files.extend(containerd.drop_ins.iter().map(|drop_in| drop_in.path.clone()));
+        files.extend(containerd.templates.iter().map(|template| template.path.clone()));
+    }
+    for libraries in &host.driver.libraries {
+        for name in ["libcuda.so.1", "libnvidia-ml.so.1"] {
+            files.push(libraries.directory.join(name));
+        }
+    }
+    files
+}
+
+fn driver_problem(error: &GpuError) -> Problem {
+    let (reason, hint) = match error {
+        GpuError::NoDriver(_) => ("DriverNotFound", "`pitcrew check` on the node says what it lacks"),
+        GpuError::Silent { .. } => (
+            "GpuSilent",
+            "look at `dmesg | grep -e NVRM -e nvidia`; drain the node and reboot it",
+        ),
+        GpuError::GpuLost(_) => (
+            "GpuLost",
+            "drain the node and reboot it; if the GPU is lost again, reseat or replace the board",
+        ),
+        _ => (
+            "DriverFailed",
+            "look at `dmesg | grep -e NVRM -e nvidia`; where the driver was replaced, reboot the node",
+        ),
+    };
+    Problem {
+        reason: reason.to_owned(),
+        message: error.to_string(),
+        hint: hint.to_owned(),
+    }
+}
+
+fn released_problem(why: &str, is_free: bool) -> Problem {
+    if is_free {
+        return Problem {
+            reason: "Paused".to_owned(),
+            message: format!("the driver was let go of: {why}"),
+            hint: "nothing to do: its GPUs come back when the label is taken away".to_owned(),
+        };
+    }
+    Problem {
+        reason: "DriverHeld".to_owned(),
+        message: format!("the driver could not be let go of, as a call of it has not returned: {why}"),
+        hint: "end the agent's pod, or reboot the node".to_owned(),
+    }
+}
