@@ -1,3 +1,4 @@
 //! Imaginary nodes, and the agent on them.
 
+mod independence;
 mod node;
