@@ -82,6 +82,9 @@ pub struct Answers {
     /// What the Multi-Process Service adds, by name of the resource. A resource that is shared through it and isn't
     /// here has no daemon that runs: nothing of it is handed out.
     pub mps: BTreeMap<String, Shared>,
+    /// Devices that the written CDI specification has, by UUID, where a strategy names CDI devices; `None` where that
+    /// isn't known, and every device is believed to be there.
+    pub in_spec: Option<BTreeSet<String>>,
     /// Device nodes and mounts, where [`Strategy::Mounts`] or `pass_device_specs` need them.
     pub nodes: Arc<Nodes>,
 }
@@ -219,6 +222,26 @@ impl Answers {
             answer.mounts.extend(shared.mounts.iter().cloned());
         }
         Ok(answer)
+    }
+
+    /// Why a device can't be handed out, whatever its health: a container that got it would not start. It must be
+    /// unhealthy to the kubelet, which otherwise kills pod after pod.
+    pub fn obstacle(&self, resource: &Resource, uuid: &str) -> Option<String> {
+        let cdi = self.strategies.iter().any(|strategy| strategy.is_cdi());
+        let needs_nodes = self.strategies.contains(&Strategy::Mounts);
+        if self.strategies.is_empty() {
+            Some(Refusal::NoStrategy.to_string())
+        } else if resource.sharing == Sharing::Mps && !self.mps.contains_key(&resource.name) {
+            Some("the daemon of the Multi-Process Service doesn't run".to_owned())
+        } else if cdi && self.in_spec.as_ref().is_some_and(|names| !names.contains(uuid)) {
+            Some("it is in no CDI specification; `pitcrew cdi generate` says why".to_owned())
+        } else if needs_nodes && !self.nodes.0.contains_key(uuid) {
+            Some(
+                "not all of its device nodes and files are there; `pitcrew cdi generate` says why".to_owned(),
+            )
+        } else {
+            None
+        }
     }
 
     fn name_cdi_devices(&self, answer: &mut Answer, uuids: &[&str]) {
