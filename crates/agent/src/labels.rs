@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::deps::Deps;
-use crate::node::{Known, Told, chain};
+use crate::node::{Known, Told, why};
 use crate::notice::{Level, Topic};
 use crate::snapshot::{Problem, Snapshot};
 
@@ -356,7 +356,7 @@ impl Keeper<'_> {
     fn failed(&mut self, what: &str, error: &(dyn std::error::Error + 'static)) {
         let (reason, hint) = object::advice(error, &self.deps.settings.node);
         if self.told.failed() {
-            let message = format!("{what}: {}", chain(error));
+            let message = format!("{what}: {}", why(error));
             let text = format!("{message}; it is tried again until it works");
             self.deps.tell(Topic::Labels, Level::Warning, text);
             self.channels.problem.send_replace(Some(Problem {

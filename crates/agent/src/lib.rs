@@ -4,6 +4,7 @@
 //! statics and never ends the process, so that many of them run in one. It knows neither NVML nor scenarios.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod deps;
 pub mod health;
 pub mod labels;

@@ -1,11 +1,12 @@
 //! The agent's own Node object, followed by one watch for all parts that read it.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
-use kube::core::PartialObjectMeta;
+use kube::core::{PartialObjectMeta, Status};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
 
@@ -43,7 +44,7 @@ pub async fn follow(deps: &Deps, to: watch::Sender<Known>) {
                     let text = format!(
                         "Node `{}` can't be read: {}; it is tried again until it can",
                         deps.settings.node,
-                        chain(&error)
+                        why(&error)
                     );
                     deps.tell(Topic::Node, Level::Warning, text);
                 }
@@ -52,30 +53,53 @@ pub async fn follow(deps: &Deps, to: watch::Sender<Known>) {
     }
 }
 
-/// Says whether a failure, and its end, are news.
+/// Says whether failures, and their end, are news. One by itself is none: API servers restart, watches expire.
 #[derive(Debug, Default)]
-pub(crate) struct Told(bool);
+pub(crate) struct Told(u32);
 
 impl Told {
-    /// It failed: true for the first time since it last worked.
+    /// So many failures in a row are news.
+    const NEWS: u32 = 3;
+
+    /// It failed: true once, when it has failed often enough.
     pub(crate) fn failed(&mut self) -> bool {
-        !std::mem::replace(&mut self.0, true)
+        self.0 = self.0.saturating_add(1);
+        self.0 == Self::NEWS
     }
 
-    /// It worked: true for the first time since it failed.
+    /// It worked: true where failures were told before.
     pub(crate) fn ok(&mut self) -> bool {
-        std::mem::replace(&mut self.0, false)
+        std::mem::take(&mut self.0) >= Self::NEWS
     }
 }
 
-/// An error and its causes in one line, without what a cause repeats.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+/// What the API server answered to a request that it refused, if that is what happened.
+pub(crate) fn refusal<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Status> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let boxed = error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
+        if let Some(kube::Error::Api(status)) = boxed.or_else(|| error.downcast_ref()) {
+            return Some(status);
+        }
+        if let Some(watcher::Error::WatchError(status)) = error.downcast_ref() {
+            return Some(status);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Why a request failed, in one line: the API server's words, or the error and its causes without what a cause repeats.
+pub(crate) fn why(error: &(dyn Error + 'static)) -> String {
+    if let Some(status) = refusal(error).filter(|status| !status.message.is_empty()) {
+        return format!("{} ({})", status.message, status.code);
+    }
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
         }
         source = cause.source();
     }

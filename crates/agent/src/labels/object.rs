@@ -11,6 +11,8 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use crate::node::refusal;
+
 use super::MANAGER;
 use super::ledger::Plan;
 use super::seen::{Place, Seen};
@@ -194,16 +196,7 @@ pub(super) fn is_gone(error: &kube::Error) -> bool {
 
 /// A reason of one word, and the next step, for a write or a watch that failed.
 pub(super) fn advice(error: &(dyn std::error::Error + 'static), node: &str) -> (&'static str, String) {
-    let mut code = None;
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        let boxed = error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref);
-        if let Some(kube::Error::Api(status)) = boxed.or_else(|| error.downcast_ref::<kube::Error>()) {
-            code = Some(status.code);
-        }
-        cause = error.source();
-    }
-    match code {
+    match refusal(error).map(|status| status.code) {
         Some(403) => (
             "LabelsForbidden",
             "apply the agent's manifests again: its ClusterRole must allow to patch nodes (or nodefeatures)"
