@@ -133,7 +133,7 @@ pub enum Error {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// It can't be written.
-    #[error("the CDI specification was not written: {}", crate::node::chain(.0))]
+    #[error("the CDI specification was not written: {}", crate::node::why(.0))]
     Write(#[from] WriteError),
     /// A file can't be taken away, or the directory can't be found.
     #[error("`{}` can't be changed: {source}", .path.display())]
