@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, StatusCode};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, Patch, PatchParams, PostParams};
+use pitcrew_apiserver::ApiServer;
 use pitcrew_kubelet::fake::Kubelet;
 use serde_json::json;
 
@@ -62,6 +66,53 @@ pub(crate) async fn register(
     let nodes: Api<Node> = Api::all(client.clone());
     nodes.create(&PostParams::default(), &node).await?;
     Ok(())
+}
+
+/// Namespace of the configuration.
+pub(crate) const NAMESPACE: &str = "pitcrew";
+/// Name of the ConfigMap with the configuration.
+pub(crate) const CONFIGURATION: &str = "device-plugin";
+
+/// Writes the configuration of the device plugin, whatever faults the server has.
+pub(crate) fn configure(server: &ApiServer, text: &str) -> Result<(), kube::Error> {
+    let maps = format!("/api/v1/namespaces/{NAMESPACE}/configmaps");
+    let map = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": CONFIGURATION, "namespace": NAMESPACE},
+        "data": {"default": text},
+    });
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    // It is there from the second time on.
+    ask(server, Method::POST, "/api/v1/namespaces", &namespace)?;
+    let status = ask(server, Method::PUT, &format!("{maps}/{CONFIGURATION}"), &map)?;
+    let status = if status == StatusCode::NOT_FOUND {
+        ask(server, Method::POST, &maps, &map)?
+    } else {
+        status
+    };
+    if status.is_success() {
+        Ok(())
+    } else {
+        let text = format!("the API server refused the configuration: {status}");
+        Err(kube::Error::Service(text.into()))
+    }
+}
+
+/// Asks the server itself, past its faults.
+fn ask(
+    server: &ApiServer,
+    method: Method,
+    path: &str,
+    body: &serde_json::Value,
+) -> Result<StatusCode, kube::Error> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(CONTENT_TYPE, "application/json")
+        .body(Bytes::from(body.to_string()))
+        .map_err(kube::Error::HttpError)?;
+    Ok(server.respond(&request).status())
 }
 
 /// How often capacity is looked at. The real kubelet: every 10 s.

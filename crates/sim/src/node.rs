@@ -30,9 +30,6 @@ use crate::system::{Restart, System};
 /// Paths of unix sockets have 107 bytes at most; this much of them is the node's own part.
 const LONGEST_ROOT: usize = 40;
 
-/// Where on the node the device plugin's configuration is.
-const CONFIG: &str = "/etc/pitcrew/config.yaml";
-
 /// Why there is no imaginary node.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -308,18 +305,13 @@ impl Node {
         self.kept.spawn(task);
     }
 
-    /// Writes the device plugin's configuration, in the place of the one before it, at once as a whole.
+    /// Puts the device plugin's configuration into the ConfigMap that the agent follows, in the place of the one before it.
+    /// Faults of the API server don't keep it from arriving.
     ///
     /// # Errors
-    /// Where the scratch directory can't be written.
-    pub fn configure(&self, text: &str) -> io::Result<()> {
-        let path = self.root().join(CONFIG.trim_start_matches('/'));
-        let dir = path.parent().unwrap_or(self.root());
-        fs::create_dir_all(dir)?;
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        io::Write::write_all(&mut file, text.as_bytes())?;
-        file.persist(&path).map_err(|error| error.error)?;
-        Ok(())
+    /// What the API server has against it.
+    pub fn configure(&self, text: &str) -> Result<(), kube::Error> {
+        cluster::configure(&self.api, text)
     }
 
     /// The API server of its cluster.

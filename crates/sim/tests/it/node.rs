@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::Node as ApiNode;
+use k8s_openapi::api::core::v1::{ConfigMap, Node as ApiNode};
 use kube::Api;
 use pitcrew_agent::deps::System as _;
 use pitcrew_core::ports::HostFs as _;
@@ -84,4 +84,17 @@ async fn a_program_runs_until_it_is_dropped_or_crashes() {
             .is_err()
     );
     assert_eq!(node.system().started().len(), 2);
+}
+
+#[tokio::test]
+async fn the_configuration_arrives_whatever_the_api_server_does() {
+    let node = Node::builder(scenario("rtx3060")).start().await.unwrap();
+    node.api().faults().freeze();
+    for text in ["version: v1\n", "version: v1\nflags: {}\n"] {
+        node.configure(text).unwrap();
+    }
+    node.api().faults().thaw();
+    let maps: Api<ConfigMap> = Api::namespaced(node.client().clone(), "pitcrew");
+    let map = maps.get("device-plugin").await.unwrap();
+    assert_eq!(map.data.unwrap()["default"], "version: v1\nflags: {}\n");
 }
