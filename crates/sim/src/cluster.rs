@@ -99,6 +99,52 @@ pub(crate) fn configure(server: &ApiServer, text: &str) -> Result<(), kube::Erro
     }
 }
 
+/// Where pods of a namespace are.
+fn pods(namespace: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods")
+}
+
+/// Shows a pod that runs on a node and asks for these resources, whatever faults the server has.
+pub(crate) fn show_pod(
+    server: &ApiServer,
+    node: &str,
+    (namespace, name): (&str, &str),
+    limits: &[(&str, usize)],
+) -> Result<(), kube::Error> {
+    let limits: serde_json::Map<String, serde_json::Value> = limits
+        .iter()
+        .map(|(resource, count)| ((*resource).to_owned(), json!(count.to_string())))
+        .collect();
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "nodeName": node,
+            "containers": [{"name": "main", "image": "imaginary", "resources": {"limits": limits, "requests": limits}}],
+        },
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{
+                "name": "main", "image": "imaginary", "imageID": "", "ready": true, "restartCount": 0, "started": true,
+                "state": {"running": {}},
+            }],
+        },
+    });
+    ask(server, Method::POST, &pods(namespace), &pod)?;
+    let status = format!("{}/{name}/status", pods(namespace));
+    ask(server, Method::PUT, &status, &pod)?;
+    Ok(())
+}
+
+/// Takes a pod away.
+pub(crate) fn hide_pod(server: &ApiServer, namespace: &str, name: &str) -> Result<(), kube::Error> {
+    let path = format!("{}/{name}?gracePeriodSeconds=0", pods(namespace));
+    ask(server, Method::DELETE, &path, &json!({}))?;
+    Ok(())
+}
+
 /// Asks the server itself, past its faults.
 fn ask(
     server: &ApiServer,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use pitcrew_agent::settings::Pace;
 use pitcrew_agent::{Deps, Notice, Settings};
 use pitcrew_apiserver::ApiServer;
 use pitcrew_host::facts::Host;
@@ -29,6 +30,16 @@ use crate::system::{Restart, System};
 
 /// Paths of unix sockets have 107 bytes at most; this much of them is the node's own part.
 const LONGEST_ROOT: usize = 40;
+
+/// How often an agent looks: imaginary drivers cost nothing to ask, and nobody wants to wait for them.
+const PACE: Pace = Pace {
+    glance: Duration::from_millis(100),
+    look: Duration::from_secs(1),
+    look_closely: Duration::from_millis(200),
+    gather: Duration::from_secs(2),
+};
+/// How long a GPU must have been well that was sick.
+const PROBATION: Duration = Duration::from_millis(500);
 
 /// Why there is no imaginary node.
 #[derive(Debug, thiserror::Error)]
@@ -148,8 +159,10 @@ impl Builder {
         cluster::define(&client).await?;
         cluster::register(&client, &self.name, version.as_deref()).await?;
         let (sender, notices) = Notices::collect();
+        let mut settings = Settings::new(self.name);
+        (settings.pace, settings.probation) = (PACE, PROBATION);
         Ok(Node {
-            settings: Settings::new(self.name),
+            settings,
             scratch,
             driver: Arc::new(Driver::new(machine.clone(), self.deadline)),
             machine,

@@ -9,6 +9,7 @@ use pitcrew_core::ports::HostFs as _;
 use pitcrew_kubelet::fake::{self, AdmitError, Known};
 use pitcrew_scenario::{Change, Machine};
 
+use crate::cluster;
 use crate::given::Given;
 use crate::node::Node;
 
@@ -112,6 +113,8 @@ impl Node {
         let answers: Vec<_> = started.into_values().map(|container| container.options).collect();
         let given = Given::look_up(self.files(), ids, &answers);
         let holds = self.start_processes(name, &given.ids);
+        // It is for those who look at the cluster; what a pod holds is the kubelet's.
+        let _ = cluster::show_pod(self.api(), self.name(), (NAMESPACE, name), limits);
         Ok(Pod {
             name: name.to_owned(),
             given,
@@ -134,6 +137,7 @@ impl Node {
             !is_its
         });
         drop(processes);
+        let _ = cluster::hide_pod(self.api(), NAMESPACE, name);
         self.kubelet().remove_pod(NAMESPACE, name)
     }
 

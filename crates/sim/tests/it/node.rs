@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node as ApiNode};
+use k8s_openapi::api::core::v1::{ConfigMap, Node as ApiNode, Pod};
 use kube::Api;
 use pitcrew_agent::deps::System as _;
 use pitcrew_core::ports::HostFs as _;
@@ -97,4 +97,18 @@ async fn the_configuration_arrives_whatever_the_api_server_does() {
     let maps: Api<ConfigMap> = Api::namespaced(node.client().clone(), "pitcrew");
     let map = maps.get("device-plugin").await.unwrap();
     assert_eq!(map.data.unwrap()["default"], "version: v1\nflags: {}\n");
+}
+
+#[tokio::test]
+async fn a_pod_is_shown_while_it_runs() {
+    let node = Node::builder(scenario("rtx3060")).start().await.unwrap();
+    let pod = node.admit("idle", &[]).await.unwrap();
+    assert_eq!(pod.given.ids, Vec::<String>::new());
+    let pods: Api<Pod> = Api::default_namespaced(node.client().clone());
+    let shown = pods.get("idle").await.unwrap();
+    assert_eq!(shown.spec.unwrap().node_name.as_deref(), Some("gpu-worker-1"));
+    assert_eq!(shown.status.unwrap().phase.as_deref(), Some("Running"));
+    assert!(node.remove("idle"));
+    assert!(pods.get_opt("idle").await.unwrap().is_none());
+    assert!(!node.remove("idle"));
 }
