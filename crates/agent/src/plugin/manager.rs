@@ -1,6 +1,7 @@
 //! All resources of a node together: which are served, what they offer, and whether they may be.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use futures_util::future::BoxFuture;
 use pitcrew_core::plugin::{Resource, Sharing};
 use pitcrew_kubelet::{MAX_PATH, device_plugin, pod_resources};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -31,9 +32,10 @@ use crate::snapshot::Problem;
 const TICK: Duration = Duration::from_millis(250);
 /// How soon the kubelet's books are looked at again while something waits for them: at first, and at last.
 const SOON: Duration = Duration::from_millis(200);
-const LATER: Duration = Duration::from_secs(5);
+const LATER: Duration = Duration::from_secs(2);
 /// While another plugin serves.
 const RIVAL: Duration = Duration::from_millis(500);
+const AFTER_CRASH: Duration = Duration::from_secs(1);
 /// How long the end may take.
 const END: Duration = Duration::from_secs(2);
 
@@ -84,13 +86,21 @@ impl Plugins {
     /// Starts, with no resource.
     pub fn start(place: Place, notices: UnboundedSender<Notice>) -> Self {
         let (wanted, to_do) = watch::channel(Some(Wanted::default()));
-        let (status_sender, status) = watch::channel(Status::default());
-        let keeper = Keeper::new(place, Tell(notices), status_sender);
-        Self {
-            wanted,
-            status,
-            task: tokio::spawn(keeper.run(to_do)),
-        }
+        let (sender, status) = watch::channel(Status::default());
+        let tell = Tell(notices);
+        let task = tokio::spawn(async move {
+            loop {
+                let keeper = Keeper::new(place.clone(), tell.clone(), sender.clone());
+                let ended = AssertUnwindSafe(keeper.run(to_do.clone())).catch_unwind().await;
+                if ended.is_ok() {
+                    return;
+                }
+                let text = "the device plugin has crashed and is started again".to_owned();
+                tell.say(Level::Error, text);
+                tokio::time::sleep(AFTER_CRASH).await;
+            }
+        });
+        Self { wanted, status, task }
     }
 
     /// Says what there should be from now on. Does nothing where that is so already; what only changes its devices or
@@ -156,6 +166,7 @@ struct Keeper {
     version: u64,
     served: BTreeMap<String, Served>,
     registrars: JoinSet<()>,
+    turns: BTreeMap<String, Arc<Mutex<()>>>,
     directory: watch::Sender<Directory>,
     permit: watch::Sender<Permit>,
     looks: Arc<watch::Sender<u64>>,
@@ -184,6 +195,7 @@ impl Keeper {
             version: 0,
             served: BTreeMap::new(),
             registrars: JoinSet::new(),
+            turns: BTreeMap::new(),
             kubelet_since: directory.kubelet.map(|_| Instant::now()),
             directory: watch::Sender::new(directory),
             permit: watch::Sender::new(Permit {
@@ -344,6 +356,7 @@ impl Keeper {
             permit: self.permit.subscribe(),
             looks: self.looks.clone(),
             standings: self.standings.clone(),
+            turn: self.turns.entry(name.to_owned()).or_default().clone(),
             tell: self.tell.clone(),
         };
         Served {

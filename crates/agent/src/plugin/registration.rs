@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pitcrew_kubelet::device_plugin::{DevicePluginServer, RegisterRequest, RegistrationClient, VERSION};
 use pitcrew_kubelet::{Socket, SocketError, SocketFile};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -83,6 +83,8 @@ pub(crate) struct Registrar {
     pub(crate) looks: Arc<watch::Sender<u64>>,
     /// Where it is said how it stands.
     pub(crate) standings: Arc<Standings>,
+    /// Held by the one that serves this resource: a resource that goes and comes again waits for its own end.
+    pub(crate) turn: Arc<Mutex<()>>,
     /// Who is told what happens.
     pub(crate) tell: Tell,
 }
@@ -115,6 +117,8 @@ impl Pauses {
 impl Registrar {
     /// Runs until the resource is gone or the plugin ends. Whatever fails is told and tried again.
     pub(crate) async fn run(mut self) {
+        let turn = self.turn.clone();
+        let _turn = turn.lock().await;
         let mut pauses = Pauses(SHORTEST_PAUSE);
         while !self.is_over() {
             // A socket is made only where it can be of use: a kubelet that starts removes it, and others look at what

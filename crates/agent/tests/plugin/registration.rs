@@ -216,3 +216,22 @@ async fn nothing_is_offered_before_it_is_known_how_a_container_gets_it() {
     node.plugins.update(wanted([whole(4)]));
     kubelet.wait_for("nvidia.com/gpu", 4, SOON).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_resource_may_go_and_come_again_at_once() {
+    let (mut node, kubelet) = Node::with_kubelet().await;
+    for _ in 0..3 {
+        node.plugins.update(wanted([whole(4), mig(4, 2)]));
+        kubelet.wait_for("nvidia.com/mig-1g.10gb", 2, SOON).await.unwrap();
+        node.plugins.update(wanted([whole(4)]));
+        node.until("held as before", |status| status.problem.is_none())
+            .await;
+    }
+    node.plugins.update(wanted([whole(4), mig(4, 2)]));
+    kubelet.wait_for("nvidia.com/mig-1g.10gb", 2, SOON).await.unwrap();
+    let told = node.told();
+    assert!(
+        !told.iter().any(|text| text.contains("another process")),
+        "{told:?}"
+    );
+}
