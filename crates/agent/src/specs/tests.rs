@@ -43,6 +43,10 @@ impl Bench {
     fn new(scenario: &str) -> Self {
         let machine = Machine::new(Scenario::builtin(scenario).unwrap());
         let dir = tempfile::tempdir().unwrap();
+        // As on every host, and as the machine's own.
+        fs::create_dir_all(dir.path().join("var")).unwrap();
+        fs::create_dir_all(dir.path().join("run/cdi")).unwrap();
+        std::os::unix::fs::symlink("../run", dir.path().join("var/run")).unwrap();
         let written = HostRoots::new(Roots::under(dir.path()));
         let fs = Layered(written, HostRoot::over(machine.clone()).unwrap());
         Self { machine, dir, fs }
