@@ -123,6 +123,14 @@ mod tests {
         assert!(head.contains("Content-Length: 3\r\n") && head.ends_with("\r\n\r\n"));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_get_an_answer(bytes: Vec<u8>) {
+            let answer = response(&bytes, &pages);
+            proptest::prop_assert!(answer.starts_with("HTTP/1.1 ") && answer.contains("\r\n\r\n"));
+        }
+    }
+
     #[tokio::test]
     async fn it_answers_over_tcp_and_a_silent_client_keeps_nobody_waiting() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
