@@ -110,11 +110,12 @@ impl Main {
             let (wishes, calls, seen) = (wishes.clone(), Arc::clone(&calls), seen.clone());
             move |deps| eyes::gpus(deps, wishes.clone(), Arc::clone(&calls), seen.clone())
         });
-        part(&mut parts, deps, Topic::Node, move |deps| {
-            eyes::host(deps, wishes.clone(), Arc::clone(&calls), seen.clone())
+        part(&mut parts, deps, Topic::Node, {
+            let calls = Arc::clone(&calls);
+            move |deps| eyes::host(deps, wishes.clone(), Arc::clone(&calls), seen.clone())
         });
         part(&mut parts, deps, Topic::Runtime, move |deps| {
-            install::keep(deps, host.clone(), install.clone())
+            install::keep(deps, host.clone(), Arc::clone(&calls), install.clone())
         });
         part(&mut parts, deps, Topic::Cdi, move |deps| {
             let books = {
@@ -220,7 +221,7 @@ impl Main {
             let _ = deps.notices.send(notice);
         }
         put(&self.wish, self.node.wish());
-        put(&self.hosts, self.node.host());
+        put(&self.hosts, self.node.host_to_change());
         if let Some(order) = self.node.order() {
             put(&self.orders, Some(order));
         }

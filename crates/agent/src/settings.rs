@@ -25,6 +25,8 @@ pub struct Settings {
     /// The static program of CDI hooks and wrapper, on the agent's own file system, and the version that it is installed
     /// as.
     pub hook: Hook,
+    /// Variables that NVIDIA's container toolkit knows, as `toolkit.env` of its chart sets them.
+    pub toolkit_env: Vec<(String, String)>,
     /// Where labels are written.
     pub labels: Sink,
     /// Which XIDs make a GPU sick.
@@ -51,6 +53,7 @@ impl Settings {
                 binary: "/usr/bin/pitcrew-hook".into(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
+            toolkit_env: Vec::new(),
             labels: Sink::Node,
             xids: XidFilter::default(),
             probation: PROBATION,

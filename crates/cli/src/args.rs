@@ -98,6 +98,15 @@ pub enum Command {
     ///
     /// `q` ends it. Without a terminal, or with `--once`, one frame is printed.
     Top(TopArgs),
+    /// Run pitcrew on an imaginary node: no GPU, no cluster, no root
+    ///
+    /// The real agent works on a worker of RKE2 or K3s whose GPUs, kubelet and API server are imaginary, and what happens
+    /// is told as it is seen from outside: from the first look at the node to pods that get their GPUs, a GPU that falls
+    /// ill, and its return. Then GPUs are shown as by `top`, and health and metrics are served on loopback, until Ctrl-C.
+    /// `kubectl` works on the imaginary API server. Nothing is left behind.
+    ///
+    /// Ends with 1 where something did not come true in its time.
+    Sim(SimArgs),
     /// Write a completion script for a shell to standard output
     Completions(CompletionsArgs),
     /// Show the version
@@ -435,6 +444,30 @@ pub struct TopArgs {
     /// Seconds between two looks at the GPUs
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = value_parser!(u16).range(1..=3600))]
     pub interval: u16,
+}
+
+/// Arguments of `pitcrew sim`.
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// The GPUs: a built-in scenario, a file, or `list`
+    #[arg(long, value_name = "NAME|FILE", env = env::SCENARIO, hide_env_values = true, default_value = "rtx3060")]
+    pub scenario: String,
+    /// What the node runs
+    #[arg(long, value_enum, value_name = "DISTRIBUTION", default_value_t)]
+    pub host: SimHost,
+    /// End when the story has been told
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// What an imaginary node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum SimHost {
+    /// RKE2 1.36, an agent on Ubuntu 24.04
+    #[default]
+    Rke2,
+    /// K3s 1.33, a server on Debian 12
+    K3s,
 }
 
 /// Commands of `pitcrew gpus`.

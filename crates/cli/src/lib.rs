@@ -11,7 +11,7 @@ pub use args::{
     AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, Architecture, CatalogArgs, CdiCommand,
     CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice, Command,
     CompletionsArgs, DeviceIds, DeviceLists, Format, GlobalArgs, GpusArgs, GpusCommand, MigStrategy,
-    SharedAllocation, Shell, TopArgs,
+    SharedAllocation, Shell, SimArgs, SimHost, TopArgs,
 };
 pub use exit::ExitStatus;
 

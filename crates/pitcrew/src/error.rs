@@ -27,6 +27,12 @@ pub(crate) enum Error {
     #[cfg(feature = "sim")]
     #[error(transparent)]
     Scenario(pitcrew_scenario::ScenarioError),
+    #[cfg(feature = "sim")]
+    #[error("the imaginary node can't be made")]
+    Simulation(#[source] pitcrew_sim::Error),
+    #[cfg(feature = "sim")]
+    #[error("nothing can be served on loopback")]
+    Loopback(#[source] io::Error),
     #[cfg(not(feature = "sim"))]
     #[error("this build of pitcrew has no imaginary GPUs: the scenario `{0}` can't be shown")]
     NoSimulator(String),
@@ -91,7 +97,7 @@ impl Error {
             #[cfg(not(feature = "sim"))]
             Self::NoSimulator(_) => ExitStatus::Usage,
             #[cfg(feature = "sim")]
-            Self::Scenario(_) => ExitStatus::CouldNotTell,
+            Self::Scenario(_) | Self::Simulation(_) | Self::Loopback(_) => ExitStatus::CouldNotTell,
             Self::Gpus(_)
             | Self::NoThread(_)
             | Self::Read { .. }
@@ -130,6 +136,12 @@ impl Hint for Error {
             Self::Scenario(_) => owned(&[
                 "`docs/scenarios.md` says what a scenario file holds; `--scenario list` shows those built in",
             ]),
+            #[cfg(feature = "sim")]
+            Self::Simulation(_) => owned(&[
+                "the node's files are laid out in the directory for temporary files: is there space, and may you write there?",
+            ]),
+            #[cfg(feature = "sim")]
+            Self::Loopback(_) => Vec::new(),
             #[cfg(not(feature = "sim"))]
             Self::NoSimulator(_) => {
                 owned(&["use a binary that was built with the default features, or unset `PITCREW_SCENARIO`"])

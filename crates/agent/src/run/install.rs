@@ -1,15 +1,19 @@
 //! The task that has the program of the hooks on the node before a specification names it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use pitcrew_host::Host;
 use tokio::sync::watch;
 
+use super::eyes::Calls;
 use crate::Deps;
 use crate::node::why;
 use crate::notice::{Level, Topic};
-use crate::runtime::install::{Executor, There, Wanted, WrapperSettings, hook_path, plan};
+use crate::runtime::devices::{Prepared, prepare};
+use crate::runtime::install::{Executor, There, Wanted, hook_path, plan};
+use crate::runtime::toolkit_env::{Judged, Treatment, judge};
 use crate::snapshot::Problem;
 
 /// What is installed.
@@ -17,30 +21,57 @@ use crate::snapshot::Problem;
 pub(super) struct Installed {
     /// The program of the hooks, as on the host; `None` where it isn't there.
     pub(super) hook: Option<PathBuf>,
+    /// Root of the driver's files, where the toolkit's environment names one.
+    pub(super) driver_root: Option<PathBuf>,
+    /// Root of the driver's device nodes, likewise.
+    pub(super) dev_root: Option<PathBuf>,
     /// Why something could not be installed.
     pub(super) problem: Option<Problem>,
 }
 
-/// Installs what is missing whenever the host has been looked at, for ever.
+/// Prepares what is missing whenever the host has been looked at, for ever: kernel modules and device nodes, then our
+/// programs. What that has made is looked at at once.
 pub(super) async fn keep(
     deps: Arc<Deps>,
     mut hosts: watch::Receiver<Option<Arc<Host>>>,
+    calls: Arc<Calls>,
     installed: watch::Sender<Option<Installed>>,
 ) {
-    let mut told: Vec<String> = Vec::new();
+    let mut told = BTreeSet::new();
+    let mut tell = |level, remarks: Vec<String>| {
+        for remark in remarks {
+            if told.insert(remark.clone()) {
+                deps.tell(Topic::Runtime, level, remark);
+            }
+        }
+    };
     loop {
         let host = hosts.borrow_and_update().clone();
         if let Some(host) = host {
+            let judged = judge(&deps.settings.toolkit_env, &host);
+            for verdict in &judged.verdicts {
+                let level = match verdict.treatment {
+                    Treatment::Wrong => Level::Warning,
+                    Treatment::Honoured | Treatment::NotNeeded => Level::Info,
+                };
+                tell(level, vec![verdict.line()]);
+            }
+            if judged.create_device_nodes {
+                let prepared = prepare(&*deps.host, &host, &deps.root, &*deps.system).await;
+                if !prepared.loaded.is_empty() || !prepared.made.is_empty() {
+                    deps.tell(Topic::Runtime, Level::Info, made(&prepared));
+                    calls.host.notify_one();
+                    calls.gpus.notify_one();
+                }
+                tell(Level::Warning, prepared.remarks);
+            }
             // Compares and copies programs of some MiB.
             let done = tokio::task::spawn_blocking({
-                let deps = Arc::clone(&deps);
-                move || install(&deps, &host)
+                let (deps, host) = (Arc::clone(&deps), Arc::clone(&host));
+                move || install(&deps, &host, &judged)
             });
             if let Ok((outcome, remarks)) = done.await {
-                for remark in remarks.iter().filter(|remark| !told.contains(remark)) {
-                    deps.tell(Topic::Runtime, Level::Info, remark.clone());
-                }
-                told = remarks;
+                tell(Level::Info, remarks);
                 installed.send_if_modified(|old| {
                     let differs = old.as_ref() != Some(&outcome);
                     if let (true, Some(problem)) = (differs, &outcome.problem) {
@@ -58,11 +89,27 @@ pub(super) async fn keep(
     }
 }
 
-fn install(deps: &Deps, host: &Host) -> (Installed, Vec<String>) {
+fn made(prepared: &Prepared) -> String {
+    let mut parts = Vec::new();
+    if !prepared.loaded.is_empty() {
+        parts.push(format!("loaded {}", prepared.loaded.join(", ")));
+    }
+    if !prepared.made.is_empty() {
+        let paths: Vec<String> = prepared
+            .made
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        parts.push(format!("made {}", paths.join(", ")));
+    }
+    parts.join("; ")
+}
+
+fn install(deps: &Deps, host: &Host, judged: &Judged) -> (Installed, Vec<String>) {
     let wanted = Wanted {
         version: deps.settings.hook.version.clone(),
         binary: deps.settings.hook.binary.clone(),
-        wrapper: WrapperSettings::default(),
+        wrapper: judged.wrapper,
     };
     let there = There::look(&deps.root, host, &wanted);
     let plan = plan(host, &there, &wanted);
@@ -76,6 +123,8 @@ fn install(deps: &Deps, host: &Host) -> (Installed, Vec<String>) {
     let is_there = deps.host.kind(&path).is_ok();
     let outcome = Installed {
         hook: is_there.then_some(path),
+        driver_root: judged.driver_root.clone(),
+        dev_root: judged.dev_root.clone(),
         problem,
     };
     (outcome, plan.remarks)

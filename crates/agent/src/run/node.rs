@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pitcrew_core::gpu::GpuReadings;
+use pitcrew_core::labels::Offer;
 use pitcrew_core::plugin::Resource;
 use pitcrew_core::plugin::config::{Config, Remark};
 use pitcrew_core::plugin::resources;
@@ -224,11 +225,16 @@ impl Node {
     /// What specifications should be made of; `None` before that is known.
     pub(super) fn order(&self) -> Option<Order> {
         let (known, host) = (self.known.as_ref()?, self.host.as_ref()?);
-        let hook = self.installed.as_ref()?.hook.clone()?;
+        let installed = self.installed.as_ref()?;
+        let hook = installed.hook.clone()?;
         let flags = self.config.as_ref().map(|chosen| &chosen.config.flags);
         let found = DriverRoots::find(host);
-        let asked = flags.and_then(|flags| flags.driver_root.clone());
-        let dev_asked = flags.and_then(|flags| flags.dev_root().map(ToOwned::to_owned));
+        let asked = flags
+            .and_then(|flags| flags.driver_root.clone())
+            .or_else(|| installed.driver_root.clone());
+        let dev_asked = flags
+            .and_then(|flags| flags.dev_root().map(ToOwned::to_owned))
+            .or_else(|| installed.dev_root.clone());
         let basis = Basis {
             gpus: Arc::new(shape(known)),
             driver: DriverRoots {
@@ -272,14 +278,14 @@ impl Node {
         })
     }
 
-    /// The host's facts.
-    pub(super) fn host(&self) -> Option<Arc<Host>> {
-        self.host.clone()
+    /// The host's facts for who changes the host; `None` while nobody may, as the driver is somebody else's now.
+    pub(super) fn host_to_change(&self) -> Option<Arc<Host>> {
+        self.host.clone().filter(|_| self.release.is_none())
     }
 
     /// How labels tell of what is offered; `None` before the configuration is known.
-    pub(super) fn labels(&self) -> Option<pitcrew_core::labels::Offer> {
-        self.config.as_ref().map(|chosen| offer::labels(&chosen.config))
+    pub(super) fn labels(&self) -> Option<Offer> {
+        self.config.as_ref().map(|chosen| Offer::of(&chosen.config))
     }
 
     /// The driver must be let go of for this reason, or may be used again.

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pitcrew_core::Inventory;
-use pitcrew_core::labels::{self, Offer};
-use pitcrew_core::plugin::config::{Config, DeviceIdStrategy, DeviceListStrategy, MigStrategy};
+use pitcrew_core::plugin::config::{Config, DeviceIdStrategy, DeviceListStrategy};
 use pitcrew_host::Host;
 
 use crate::plugin::{Extras, Strategy};
@@ -19,27 +18,6 @@ pub(super) fn numa(gpus: &Inventory, host: &Host) -> BTreeMap<String, u32> {
         Some((gpu.readings.uuid.value()?.clone(), *on_bus.numa_node.value()?))
     });
     known.collect()
-}
-
-/// How labels are to tell of it.
-pub(super) fn labels(config: &Config) -> Offer {
-    let sharing = config.sharing();
-    let shared = sharing.iter().flat_map(|(_, rules)| {
-        rules.resources.iter().map(|resource| labels::SharedResource {
-            name: resource.name.clone(),
-            replicas: resource.replicas,
-            renamed: rules.name(resource) != resource.name,
-        })
-    });
-    Offer {
-        mig: match config.flags.mig_strategy {
-            MigStrategy::None => labels::MigStrategy::None,
-            MigStrategy::Single => labels::MigStrategy::Single,
-            MigStrategy::Mixed => labels::MigStrategy::Mixed,
-        },
-        sharing: sharing.map(|(how, _)| how),
-        shared: shared.collect(),
-    }
 }
 
 /// What the configuration asks for.

@@ -72,7 +72,12 @@ pub struct Prepared {
 
 /// Loads what isn't loaded and makes what isn't there. Nothing is done twice, and nothing at all on a node without a GPU
 /// that the driver may have.
-pub async fn prepare(fs: &dyn HostFs, host: &Host, root: &Path, system: &dyn System) -> Prepared {
+pub async fn prepare(
+    fs: &(dyn HostFs + Send + Sync),
+    host: &Host,
+    root: &Path,
+    system: &dyn System,
+) -> Prepared {
     let mut prepared = Prepared::default();
     for module in modules(host) {
         match system.load_module(module).await {

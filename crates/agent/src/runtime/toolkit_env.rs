@@ -58,6 +58,11 @@ impl Verdict {
     }
 }
 
+/// True for a variable of NVIDIA's container toolkit.
+pub fn is_known(name: &str) -> bool {
+    rule(name).is_some()
+}
+
 /// Judges these variables on a node.
 pub fn judge(env: &[(String, String)], host: &Host) -> Judged {
     let mut judged = Judged {

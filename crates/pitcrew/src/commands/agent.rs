@@ -1,11 +1,13 @@
 //! `pitcrew agent`: the node agent on this machine.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pitcrew_agent::config::Source;
 use pitcrew_agent::health::XidFilter;
+use pitcrew_agent::runtime::toolkit_env;
 use pitcrew_agent::{Deps, Notice, Settings};
 use pitcrew_cli::{AgentArgs, AgentCommand, AgentRunArgs, ExitStatus, GlobalArgs};
 use pitcrew_core::ports::Clock;
@@ -123,6 +125,12 @@ fn settings(args: &AgentRunArgs, root: &Path) -> Result<Settings, Error> {
     settings.sources.default.clone_from(&args.default_config);
     settings.overrides = overrides::of(args);
     settings.hook.binary = hook(args);
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    settings.toolkit_env = std::env::vars_os()
+        .filter_map(text)
+        .filter(|(name, _)| toolkit_env::is_known(name))
+        .collect();
     settings.xids = XidFilter::parse(&args.disable_health_checks, &args.enable_health_checks);
     settings.probation = Duration::from_secs(args.probation.into());
     Ok(settings)

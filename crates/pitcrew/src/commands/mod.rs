@@ -6,5 +6,10 @@ pub(crate) mod cdi;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod gpus;
+#[cfg(feature = "sim")]
+pub(crate) mod sim;
+#[cfg(not(feature = "sim"))]
+#[path = "sim/no_simulator.rs"]
+pub(crate) mod sim;
 pub(crate) mod top;
 pub(crate) mod version;
