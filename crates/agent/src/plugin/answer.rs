@@ -10,8 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pitcrew_cdi::Spec;
-use pitcrew_core::Inventory;
-use pitcrew_core::plugin::config::{Config, DeviceIdStrategy};
 use pitcrew_core::plugin::{Resource, Sharing, uuid_of};
 
 use super::strategy::Strategy;
@@ -187,26 +185,6 @@ pub enum Refusal {
 }
 
 impl Answers {
-    /// What the configuration says of answers, with the strategies that were chosen. What is in the specification, what
-    /// is on the host, and the Multi-Process Service come from elsewhere.
-    pub fn of(config: &Config, strategies: Vec<Strategy>, inventory: &Inventory) -> Self {
-        let flags = &config.flags;
-        let by_index = flags.plugin.device_id_strategy == DeviceIdStrategy::Index;
-        Self {
-            strategies,
-            pass_device_specs: flags.plugin.pass_device_specs,
-            indices: by_index.then(|| indices(inventory)),
-            annotation_prefix: flags.plugin.cdi_annotation_prefix.clone(),
-            extras: Extras {
-                imex_channels: config.imex.channels.clone(),
-                gds: flags.gds,
-                mofed: flags.mofed,
-                gdrcopy: flags.gdrcopy,
-            },
-            ..Self::default()
-        }
-    }
-
     /// The answer for these ids of a resource, or why there is none. `unhealthy` has the reason for each id that must
     /// not be used.
     pub fn answer(
@@ -390,21 +368,6 @@ fn check(resource: &Resource, unhealthy: &BTreeMap<String, String>, ids: &[Strin
         }
     }
     Ok(())
-}
-
-/// Places of GPUs, and of MIG devices on them, by UUID: `0`, `0:1`.
-fn indices(inventory: &Inventory) -> BTreeMap<String, String> {
-    let mut indices = BTreeMap::new();
-    for gpu in &inventory.gpus {
-        if let Some(uuid) = gpu.readings.uuid.value() {
-            indices.insert(uuid.clone(), gpu.index.to_string());
-        }
-        let migs = gpu.readings.mig_devices.value().into_iter().flatten();
-        for (at, mig) in migs.enumerate() {
-            indices.insert(mig.uuid.clone(), format!("{}:{at}", gpu.index));
-        }
-    }
-    indices
 }
 
 fn no_nodes(uuids: &[&str]) -> Refusal {

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use pitcrew_core::plugin::config::DeviceListStrategy;
-
 use crate::runtime::Tier;
 
 /// Minor release of Kubernetes 1 from which a kubelet hands names of CDI devices on to the runtime, if it isn't told
@@ -41,17 +39,6 @@ impl fmt::Display for Strategy {
             Self::VolumeMounts => "volume-mounts",
             Self::Mounts => "mounts",
         })
-    }
-}
-
-impl From<DeviceListStrategy> for Strategy {
-    fn from(strategy: DeviceListStrategy) -> Self {
-        match strategy {
-            DeviceListStrategy::CdiCri => Self::CdiCri,
-            DeviceListStrategy::CdiAnnotations => Self::CdiAnnotations,
-            DeviceListStrategy::Envvar => Self::Envvar,
-            DeviceListStrategy::VolumeMounts => Self::VolumeMounts,
-        }
     }
 }
 
