@@ -1,14 +1,14 @@
 //! The node's container runtime: how a GPU reaches a container here, and what must be installed for it.
+//!
+//! [`assess`] says which way a GPU takes, from the host's facts alone. What is written on the node for it is planned and
+//! done in [`install`], and taken away in [`uninstall`]; [`mounts`] makes the answer for runtimes that take no CDI names;
+//! [`devices`] makes device nodes before GPUs work.
 
-/// How a GPU reaches a container on this node: what is found on it decides, never a flag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tier {
-    /// Not known yet.
-    Unknown,
-    /// containerd 2.0 and later: the kubelet hands it names of CDI devices.
-    Native,
-    /// containerd 1.6 and 1.7: device nodes and mounts in the answer to the kubelet.
-    Mounts,
-    /// Through a handler of the runtime, which is our OCI wrapper.
-    Handler,
-}
+pub mod devices;
+pub mod install;
+pub mod mounts;
+pub mod tier;
+pub mod toolkit_env;
+pub mod uninstall;
+
+pub use tier::{Handler, Tier, Way, assess};

@@ -12,7 +12,7 @@ use pitcrew_core::ports::GpuError;
 use pitcrew_host::facts::Host;
 
 /// What is known of the node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// The host's facts; `None` before the first look.
     pub host: Option<Arc<Host>>,
@@ -20,6 +20,9 @@ pub struct Snapshot {
     pub gpus: Option<Result<Arc<Inventory>, GpuError>>,
     /// GPUs that must not be used, by UUID, with the reason.
     pub sick: BTreeMap<String, String>,
+    /// Which pods hold a GPU or a part of it, as `namespace/name`, by the GPU's UUID; a GPU that nobody holds may be
+    /// absent. `None` where the kubelet could not be asked.
+    pub held: Option<BTreeMap<String, BTreeSet<String>>>,
     /// The resources that the node should have.
     pub resources: Vec<Resource>,
     /// Names of resources that the kubelet has taken, and whose devices it was told.

@@ -192,6 +192,7 @@ pub(crate) fn nothing_known() -> Snapshot {
     Snapshot {
         host: None,
         gpus: None,
+        held: None,
         sick: std::collections::BTreeMap::new(),
         resources: Vec::new(),
         registered: std::collections::BTreeSet::new(),

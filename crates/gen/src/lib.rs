@@ -1,9 +1,14 @@
-//! Documents made from the command line itself, so that they cannot differ from it.
+//! What is generated: documents from the command line itself, so that they cannot differ from it, definitions of
+//! custom resources, and Rust from the kubelet's gRPC interfaces.
 //!
-//! [`generate`] makes what is committed (`cargo xtask gen`); [`man_pages`] and [`completions`] make what a release
-//! brings along (`cargo xtask dist`).
+//! [`generate`] and [`protos()`] make what is committed (`cargo xtask gen`); [`man_pages`] and [`completions`] make what
+//! a release brings along (`cargo xtask dist`).
 
+mod definitions;
+mod protos;
 mod reference;
+
+pub use protos::protos;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +21,7 @@ pub type File = (PathBuf, String);
 
 /// Files that are generated and committed; paths are relative to the repository.
 pub fn generate() -> Vec<File> {
-    vec![
+    let mut files = vec![
         (PathBuf::from("docs/reference/cli.md"), reference::cli()),
         (
             PathBuf::from("docs/reference/environment.md"),
@@ -26,7 +31,9 @@ pub fn generate() -> Vec<File> {
             PathBuf::from("docs/reference/exit-codes.md"),
             reference::exit_codes(),
         ),
-    ]
+    ];
+    files.extend(definitions::all());
+    files
 }
 
 /// One man page for each command: `pitcrew.1`, `pitcrew-gpus.1` and so on.

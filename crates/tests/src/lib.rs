@@ -3,12 +3,13 @@
 //! Those tests live in `tests/`, one file per ring and topic, and the file's name starts with its ring.
 //! `cargo xtask test` brings the bed up, says in `PITCREW_XTASK` which program drives it, and takes it down again.
 
+pub mod agent;
 pub mod mock;
 pub mod smi;
 
 use std::ffi::OsStr;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -247,15 +248,35 @@ impl Drop for HaltedKubelet {
 }
 
 fn signal_kubelet(signal: &str) {
-    let kubeconfig = testbed(&["kubeconfig"]).ok();
-    let root = PathBuf::from(kubeconfig.trim());
-    let pid_file = root.ancestors().nth(2).map(|bed| bed.join("run/kubelet.pid"));
-    let text = pid_file.and_then(|file| std::fs::read_to_string(file).ok());
-    let text = text.expect("the kubelet's pid file can be read");
+    signal_daemon("kubelet", signal);
+}
+
+/// Sends a signal to one of the bed's daemons, e.g. `kubelet` or `containerd`.
+///
+/// # Panics
+/// Where it does not run.
+pub fn signal_daemon(name: &str, signal: &str) {
+    let text = std::fs::read_to_string(bed_dir().join(format!("run/{name}.pid")));
+    let text = text.expect("the daemon's pid file can be read");
     let pid = text.split_whitespace().next().expect("it holds a pid");
     let mut kill = Command::new("kill");
     kill.args(["-s", signal, pid]);
     run(kill, "").ok();
+}
+
+/// Where all that the bed writes lies.
+///
+/// # Panics
+/// Where the bed has no kubeconfig.
+pub fn bed_dir() -> PathBuf {
+    let kubeconfig = testbed(&["kubeconfig"]).ok();
+    let bed = Path::new(kubeconfig.trim()).ancestors().nth(2);
+    bed.expect("the kubeconfig lies in the bed").to_owned()
+}
+
+/// The kubelet's directory, as seen from outside of the node's mount namespace.
+pub fn kubelet_dir() -> PathBuf {
+    bed_dir().join("var/kubelet")
 }
 
 /// Runs a shell script in a container that CRI gives these CDI devices to.

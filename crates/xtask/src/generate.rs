@@ -16,6 +16,7 @@ pub(crate) fn run(args: &GenArgs) -> Result<()> {
     let mut stale = Vec::new();
     let mut files = pitcrew_gen::generate();
     files.push(crate::nvml::generate()?);
+    files.extend(pitcrew_gen::protos(&root).context("could not generate the kubelet's interfaces")?);
     for (path, text) in files {
         let full = root.join(&path);
         if std::fs::read_to_string(&full).is_ok_and(|current| current == text) {

@@ -16,6 +16,8 @@ pub(crate) const NODE_NAME: &str = "127.0.0.1";
 pub(crate) const BRIDGE: &str = "pitcrewtb0";
 pub(crate) const PAUSE_IMAGE: &str = "localhost/pause:1";
 pub(crate) const BUSYBOX_IMAGE: &str = "localhost/busybox:1";
+/// Busybox, glibc, and `probe`, which asks what a container can do with its GPUs.
+pub(crate) const GLIBC_IMAGE: &str = "localhost/glibc:1";
 
 /// Writes containerd's, the CNI's and the kubelet's configuration.
 pub(crate) fn write_all(paths: &Paths, containerd: Containerd) -> Result<()> {

@@ -9,22 +9,37 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::build::{build_once, cache, hex, sources};
-use super::config::{BUSYBOX_IMAGE, PAUSE_IMAGE};
+use super::config::{BUSYBOX_IMAGE, GLIBC_IMAGE, PAUSE_IMAGE};
 use super::daemon::Process;
 use super::paths::{Paths, make_dir, write};
 use super::{Containerd, Missing, node};
 use crate::process;
 
-/// Makes both images' archives, once for each content.
+/// Libraries of the image with glibc, which are this machine's.
+const LIBRARIES: [&str; 6] = [
+    "libc.so.6",
+    "libm.so.6",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libgcc_s.so.1",
+];
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+/// Where Debian's libraries lie.
+const LIBRARY_DIR: &str = "usr/lib/x86_64-linux-gnu";
+
+/// Makes the images' archives, once for each content.
 pub(crate) fn provide() -> Result<Vec<PathBuf>> {
     let source = sources().join("pause/pause.c");
+    let probe = sources().join("probe/probe.c");
     let busybox = busybox()?;
+    let libraries = libraries()?;
     let mut hash = Sha256::new();
-    for file in [&source, &busybox] {
+    for file in [&source, &probe, &busybox].into_iter().chain(&libraries) {
         hash.update(std::fs::read(file).with_context(|| format!("could not read {}", file.display()))?);
     }
     // Changes where this file changes what it puts into an image.
-    hash.update(b"images 1");
+    hash.update(b"images 2");
     let done = cache().join(format!("images-{}", &hex(&hash.finalize())[..16]));
     build_once(&done, |into| {
         let pause = into.join("pause");
@@ -33,9 +48,74 @@ pub(crate) fn provide() -> Result<Vec<PathBuf>> {
         layer.file("pause", &std::fs::read(&pause)?, 0o755)?;
         layer.save(PAUSE_IMAGE, &["/pause"], &into.join("pause.tar"))?;
         std::fs::remove_file(&pause)?;
-        busybox_image(&busybox, &into.join("busybox.tar"))
+        let mut layer = Layer::new();
+        add_busybox(&mut layer, &busybox)?;
+        layer.save(BUSYBOX_IMAGE, &["sh"], &into.join("busybox.tar"))?;
+        let program = into.join("probe");
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-s", "-o"]).arg(&program).arg(&probe).arg("-ldl");
+        process::run(&mut cc)?;
+        let mut layer = Layer::new();
+        add_busybox(&mut layer, &busybox)?;
+        add_glibc(&mut layer, &libraries)?;
+        layer.file("usr/bin/probe", &std::fs::read(&program)?, 0o755)?;
+        layer.save(GLIBC_IMAGE, &["sh"], &into.join("glibc.tar"))?;
+        std::fs::remove_file(&program)?;
+        Ok(())
     })?;
-    Ok(vec![done.join("busybox.tar"), done.join("pause.tar")])
+    let archive = |name: &str| done.join(name);
+    Ok(vec![
+        archive("busybox.tar"),
+        archive("glibc.tar"),
+        archive("pause.tar"),
+    ])
+}
+
+/// An image of programs that a person or test brings along, over that with glibc: its archive in `out`.
+///
+/// `files` are pairs of a file here and its path in the image.
+pub(crate) fn build(name: &str, files: &[(PathBuf, String)], command: &[&str], out: &Path) -> Result<()> {
+    let mut layer = Layer::new();
+    add_busybox(&mut layer, &busybox()?)?;
+    add_glibc(&mut layer, &libraries()?)?;
+    for (file, path) in files {
+        let content = std::fs::read(file).with_context(|| format!("could not read {}", file.display()))?;
+        layer.file(path.trim_start_matches('/'), &content, 0o755)?;
+    }
+    layer.save(name, command, out)
+}
+
+/// The loader and the libraries of [`LIBRARIES`] on this machine, as the C compiler finds them.
+fn libraries() -> Result<Vec<PathBuf>> {
+    let mut found = vec![PathBuf::from(LOADER)];
+    for name in LIBRARIES {
+        let path = process::output(Command::new("cc").arg(format!("-print-file-name={name}")))?;
+        found.push(path.trim().into());
+    }
+    Ok(found)
+}
+
+fn add_glibc(layer: &mut Layer, libraries: &[PathBuf]) -> Result<()> {
+    for dir in ["usr/lib", "usr/lib64", LIBRARY_DIR] {
+        layer.directory(dir, 0o755)?;
+    }
+    layer.link("lib", "usr/lib")?;
+    layer.link("lib64", "usr/lib64")?;
+    for library in libraries {
+        let content =
+            std::fs::read(library).with_context(|| format!("could not read {}", library.display()))?;
+        let dir = if library == Path::new(LOADER) {
+            "usr/lib64"
+        } else {
+            LIBRARY_DIR
+        };
+        let name = library
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        layer.file(&format!("{dir}/{name}"), &content, 0o755)?;
+    }
+    Ok(())
 }
 
 /// The statically linked busybox of Debian's busybox-static.
@@ -106,8 +186,7 @@ fn compile_pause(source: &Path, into: &Path) -> Result<()> {
     process::run(&mut command)
 }
 
-fn busybox_image(busybox: &Path, out: &Path) -> Result<()> {
-    let mut layer = Layer::new();
+fn add_busybox(layer: &mut Layer, busybox: &Path) -> Result<()> {
     for dir in ["bin", "etc", "root", "usr", "usr/bin", "var"] {
         layer.directory(dir, 0o755)?;
     }
@@ -123,7 +202,7 @@ fn busybox_image(busybox: &Path, out: &Path) -> Result<()> {
     for applet in applets.lines().filter(|name| *name != "busybox") {
         layer.link(&format!("bin/{applet}"), "busybox")?;
     }
-    layer.save(BUSYBOX_IMAGE, &["sh"], out)
+    Ok(())
 }
 
 /// The one layer of an image, as a tar archive in which nothing depends on when it was made.

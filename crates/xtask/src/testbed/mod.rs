@@ -14,11 +14,12 @@ mod node;
 mod pack;
 mod paths;
 mod programs;
+mod rke2;
 mod status;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 
 pub(crate) use build::hex;
@@ -91,17 +92,53 @@ enum TestbedCommand {
     },
     /// Print the path of one of the bed's programs, building what is not there
     Which(WhichArgs),
-    /// Make imaginary NVIDIA device nodes on the node; refused beside a real driver
-    FakeGpuNodes {
-        /// How many GPUs
-        #[arg(value_parser = clap::value_parser!(u32).range(1..=16))]
-        count: u32,
-    },
+    /// Give the node the GPUs of a scenario: device nodes, libraries, what the kernel shows; refused beside a driver
+    FakeGpus(FakeGpusArgs),
+    /// Place what `fake-gpus` laid out (started by it, in the node's mount namespace)
+    #[command(hide = true)]
+    PlaceGpus,
+    /// Give the node the face of an RKE2 agent (started by `up`, in the node's mount namespace)
+    #[command(hide = true)]
+    PlaceRke2(UpArgs),
+    /// Make an image of programs over that with glibc, and import it
+    Image(ImageArgs),
     /// Write the archive with which the bed starts on another machine
     Pack(PackArgs),
     /// Hold the node's mount namespace (started by `up`)
     #[command(hide = true)]
     HoldNode,
+}
+
+#[derive(Args)]
+pub(crate) struct FakeGpusArgs {
+    /// A scenario's name, or a file
+    scenario: String,
+
+    /// Changes to make to it first, a line of JSON each
+    #[arg(long, value_name = "FILE")]
+    changes: Option<PathBuf>,
+
+    /// What stands for NVIDIA's management library [default: one that has no function]
+    #[arg(long, value_name = "FILE")]
+    nvml: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct ImageArgs {
+    /// Its name, e.g. `localhost/pitcrew:1`
+    name: String,
+
+    /// A file and its path in the image; may be repeated
+    #[arg(long = "file", value_name = "FILE=PATH", required = true)]
+    files: Vec<String>,
+
+    /// The archive, instead of importing it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// What a container runs
+    #[arg(trailing_var_arg = true, default_value = "sh")]
+    command: Vec<String>,
 }
 
 #[derive(Args)]
@@ -170,7 +207,10 @@ pub(crate) fn run(args: TestbedArgs) -> Result<()> {
         }
         TestbedCommand::Exec { command } => node::exec(&paths, &command),
         TestbedCommand::Which(args) => which(&paths, &args),
-        TestbedCommand::FakeGpuNodes { count } => fake::gpu_nodes(&paths, count),
+        TestbedCommand::FakeGpus(args) => fake::gpus(&paths, &args),
+        TestbedCommand::PlaceGpus => fake::place(&paths),
+        TestbedCommand::PlaceRke2(args) => rke2::place(&paths, args.containerd),
+        TestbedCommand::Image(args) => make_image(&paths, &args),
         TestbedCommand::Pack(pack) => pack::run(&paths, &pack),
         TestbedCommand::HoldNode => node::hold(&paths),
     }
@@ -197,6 +237,32 @@ fn which(paths: &Paths, args: &WhichArgs) -> Result<()> {
     }
     println!("{}", path.display());
     Ok(())
+}
+
+fn make_image(paths: &Paths, args: &ImageArgs) -> Result<()> {
+    let mut files = Vec::new();
+    for pair in &args.files {
+        let Some((file, path)) = pair.split_once('=') else {
+            bail!("`{pair}` is no FILE=PATH");
+        };
+        files.push((PathBuf::from(file), path.to_owned()));
+    }
+    let command: Vec<&str> = args.command.iter().map(String::as_str).collect();
+    let out = args.out.clone().unwrap_or_else(|| paths.run("image.tar"));
+    image::build(&args.name, &files, &command, &out)?;
+    if args.out.is_some() {
+        return Ok(());
+    }
+    let Some(holder) = node::holder(paths).process() else {
+        return Err(Missing::new("the test bed is not up", "run `cargo xtask testbed up` first").into());
+    };
+    let running = std::fs::read_to_string(paths.run("containerd.version")).unwrap_or_default();
+    let version = if running.trim() == Containerd::Old.name() {
+        Containerd::Old
+    } else {
+        Containerd::Current
+    };
+    image::import(paths, &holder, version, &[out])
 }
 
 fn bring_up(paths: &Paths, args: &UpArgs) -> Result<()> {

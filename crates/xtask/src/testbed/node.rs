@@ -75,6 +75,10 @@ pub(crate) fn up(paths: &Paths, version: Containerd, programs: &Programs) -> Res
     write(&version_file, version.name())?;
     config::write_all(paths, version)?;
     let holder = hold_namespace(paths)?;
+    let exe = std::env::current_exe().context("could not find this program's own file")?;
+    let mut place = inside(paths, &holder, &exe);
+    place.arg("testbed").arg("--dir").arg(paths.root());
+    crate::process::run(place.args(["place-rke2", "--containerd", version.name()]))?;
     start_containerd(paths, &holder, version)?;
     image::import(paths, &holder, version, &programs.images)?;
 

@@ -1,0 +1,296 @@
+//! [`GpuNode`]: what is wanted of a node's GPUs, and how they are.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::condition::Condition;
+
+/// What is wanted of the GPUs of a node.
+///
+/// Everything has a meaning without being set: a node needs nothing to be wanted of it.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    // `pitcrew_core::API_GROUP`: the macro wants it written out, and a test compares the two.
+    group = "pitcrew.dev",
+    version = "v1alpha1",
+    kind = "GpuNode",
+    status = "GpuNodeStatus",
+    shortname = "gn",
+    category = "pitcrew",
+    derive = "PartialEq",
+    doc = "The GPUs of a node: named as the node, owned by it, and kept by the agent on it.",
+    printcolumn = r#"{"name": "Product", "type": "string", "jsonPath": ".status.product"}"#,
+    printcolumn = r#"{"name": "GPUs", "type": "integer", "jsonPath": ".status.gpuCount"}"#,
+    printcolumn = r#"{"name": "Sick", "type": "integer", "jsonPath": ".status.sickCount"}"#,
+    printcolumn = r#"{"name": "Driver", "type": "string", "jsonPath": ".status.driver.version"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+    printcolumn = r#"{"name": "Proven", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Proven\")].status", "priority": 1}"#,
+    printcolumn = r#"{"name": "Tier", "type": "string", "jsonPath": ".status.tier", "priority": 1}"#,
+    printcolumn = r#"{"name": "Distribution", "type": "string", "jsonPath": ".status.distribution", "priority": 1}"#,
+    printcolumn = r#"{"name": "Containerd", "type": "string", "jsonPath": ".status.containerd", "priority": 1}"#,
+    printcolumn = r#"{"name": "Hint", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].hint", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+pub struct GpuNodeSpec {
+    /// Name of the device plugin's configuration that this node takes, one of those that the agent has been given.
+    ///
+    /// The same as the node's label `nvidia.com/device-plugin.config`, which outranks it. Without either the agent
+    /// takes its default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub config: Option<String>,
+}
+
+/// How the GPUs of a node are. Written by the agent on the node alone.
+///
+/// What could not be read is absent, never zero.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuNodeStatus {
+    /// The `metadata.generation` of the specification that this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The model of the GPUs, or the first one and how many others there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// How many GPUs there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_count: Option<i32>,
+    /// How many of them must not be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sick_count: Option<i32>,
+    /// The driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
+    /// How a GPU reaches a container here: `native`, `mounts` or `handler`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// The Kubernetes distribution and its version, e.g. `rke2 1.36.2+rke2r1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distribution: Option<String>,
+    /// Version of containerd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub containerd: Option<String>,
+    /// The GPUs, in the driver's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["pci"]
+    ))]
+    pub gpus: Vec<Gpu>,
+    /// The extended resources that the kubelet is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["name"]
+    ))]
+    pub resources: Vec<Resource>,
+    /// `Ready` and what it comes from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"]
+    ))]
+    pub conditions: Vec<Condition>,
+}
+
+impl GpuNodeStatus {
+    /// The condition of this type.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+}
+
+/// Versions of the driver.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Driver {
+    /// Version of the kernel module, e.g. `580.159.04`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Highest CUDA version that it can run, e.g. `13.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<String>,
+    /// True for NVIDIA's open kernel modules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_kernel_modules: Option<bool>,
+}
+
+/// How a GPU reaches a container on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// The kubelet hands names of CDI devices to containerd.
+    Native,
+    /// Device nodes and mounts, in the device plugin's answers.
+    Mounts,
+    /// A handler of the container runtime.
+    Handler,
+}
+
+/// One GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Gpu {
+    /// Its address on the PCI bus, e.g. `0000:3b:00.0`: all that a lost GPU still has.
+    pub pci: String,
+    /// Position in the driver's order, which a reboot may change.
+    pub index: i32,
+    /// `GPU-` and a UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// Its model, as the driver names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
+    /// All of its memory, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<i64>,
+    /// Whether it is well.
+    pub health: GpuHealth,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// MIG; absent where the card can't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mig: Option<Mig>,
+    /// How many pods hold it or a part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<i32>,
+}
+
+/// The health of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum GpuHealth {
+    /// Nothing is wrong with it.
+    Healthy,
+    /// It works, and needs attention soon.
+    Degraded,
+    /// It must not be used.
+    Unhealthy,
+    /// It could not be judged.
+    Unknown,
+}
+
+/// MIG on a GPU.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mig {
+    /// True when MIG is on.
+    pub enabled: bool,
+    /// True when it will be on after the next reset; absent where no change is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<bool>,
+    /// The devices that there are, by profile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["profile"]
+    ))]
+    pub devices: Vec<MigDevices>,
+}
+
+/// MIG devices of one profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigDevices {
+    /// The profile, e.g. `3g.40gb`.
+    pub profile: String,
+    /// How many there are.
+    pub count: i32,
+}
+
+/// One extended resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resource {
+    /// Its name, e.g. `nvidia.com/gpu`.
+    pub name: String,
+    /// How many devices it has.
+    pub capacity: i32,
+    /// How many of them are well, and known to the kubelet.
+    pub allocatable: i32,
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::{CustomResourceExt as _, Resource as _};
+
+    use super::*;
+
+    #[test]
+    fn the_group_is_the_one_of_the_project() {
+        assert_eq!(GpuNode::group(&()), pitcrew_core::API_GROUP);
+        assert_eq!(
+            GpuNode::crd_name(),
+            format!("gpunodes.{}", pitcrew_core::API_GROUP)
+        );
+    }
+
+    /// Server-side apply merges a list by its keys only where the schema says so.
+    #[test]
+    fn every_list_has_its_keys() {
+        fn lists<'a>(
+            at: &str,
+            schema: &'a serde_json::Value,
+            found: &mut Vec<(String, &'a serde_json::Value)>,
+        ) {
+            if schema["type"] == "array" {
+                found.push((at.to_owned(), schema));
+            }
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                lists(&format!("{at}.{name}"), property, found);
+            }
+            if let Some(items) = schema.get("items") {
+                lists(at, items, found);
+            }
+        }
+        let crd = serde_json::to_value(GpuNode::crd()).unwrap();
+        let mut found = Vec::new();
+        lists(
+            "",
+            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"],
+            &mut found,
+        );
+        let keys: Vec<(&str, &str)> = found
+            .iter()
+            .map(|(at, list)| {
+                assert_eq!(list["x-kubernetes-list-type"], "map", "{at}");
+                (
+                    at.as_str(),
+                    list["x-kubernetes-list-map-keys"][0].as_str().unwrap(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                (".status.conditions", "type"),
+                (".status.gpus", "pci"),
+                (".status.gpus.mig.devices", "profile"),
+                (".status.resources", "name"),
+            ]
+        );
+    }
+
+    /// An API server answers a format that it doesn't know with a warning at every `kubectl apply`.
+    #[test]
+    fn no_format_is_unknown_to_an_api_server() {
+        let text = serde_json::to_string(&GpuNode::crd()).unwrap();
+        for part in text.split("\"format\":\"").skip(1) {
+            let format = part.split('"').next().unwrap();
+            assert!(["int32", "int64", "date-time"].contains(&format), "{format}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_written() {
+        let empty = serde_json::to_value(GpuNodeStatus::default()).unwrap();
+        assert_eq!(empty, serde_json::json!({}));
+    }
+}

@@ -1,0 +1,214 @@
+//! Pods: a whole GPU, a time-slice, a MIG slice.
+
+use pitcrew_core::Inventory;
+use pitcrew_core::ports::{InventorySource as _, Mig as _};
+
+use super::{Failure, Mark, Story};
+
+/// The resource of whole GPUs.
+const GPU: &str = "nvidia.com/gpu";
+/// Into how many a GPU is sliced.
+const REPLICAS: usize = 4;
+
+/// A configuration of NVIDIA's device plugin.
+fn configuration(mig_strategy: &str, replicas: usize) -> String {
+    let sharing = if replicas > 1 {
+        format!("sharing:\n  timeSlicing:\n    resources:\n    - name: {GPU}\n      replicas: {replicas}\n")
+    } else {
+        String::new()
+    };
+    format!("version: v1\nflags:\n  migStrategy: {mig_strategy}\n{sharing}")
+}
+
+impl Story<'_> {
+    pub(super) async fn pods(&mut self) -> Result<(), Failure> {
+        self.chapter("three pods");
+        let whole = self.count(GPU);
+        if whole == 0 {
+            self.line(
+                Mark::Skipped,
+                "pod",
+                format!("no pod can ask for {GPU} here"),
+                Vec::new(),
+            );
+        } else {
+            self.pod("one-gpu", GPU).await?;
+            self.slice(whole).await?;
+        }
+        self.mig_slice(whole).await
+    }
+
+    fn count(&self, resource: &str) -> usize {
+        self.node.resources().get(resource).map_or(0, Vec::len)
+    }
+
+    /// Runs a pod that asks for one device, shows what it got, and ends it.
+    async fn pod(&mut self, name: &str, resource: &str) -> Result<(), Failure> {
+        let what = format!("pod {name} getting {resource}");
+        let pod = self.until(&what, async |node| {
+            let pod = node.admit(name, &[(resource, 1)]).await;
+            pod.map_err(|error| error.to_string())
+        });
+        let pod = pod.await?;
+        let given = pod.given.clone();
+        if !given.unresolved.is_empty() {
+            let names = given.unresolved.join(" ");
+            return Err(Self::failed(&what, format!("no specification has {names}")));
+        }
+        if !given.missing.is_empty() {
+            return Err(Self::failed(&what, given.missing.join("; ")));
+        }
+        let expected = self.node.nodes_of(&given.ids);
+        let own: Vec<&str> = given.own_nodes().collect();
+        if own != expected {
+            return Err(Self::failed(
+                &what,
+                format!("it sees {own:?} and should see {expected:?}"),
+            ));
+        }
+        let mut details = vec![format!("device  {}", given.ids.join(" "))];
+        if !given.cdi.is_empty() {
+            let names: Vec<&str> = given.cdi.iter().map(String::as_str).collect();
+            details.push(format!("CDI     {}", names.join(" ")));
+        }
+        let nodes: Vec<&str> = given.nodes.iter().map(String::as_str).collect();
+        details.push(format!("nodes   {}", nodes.join(" ")));
+        self.seen("pod", format!("{name} asked for {resource}: 1 and sees"), details);
+        self.node.remove(name);
+        Ok(())
+    }
+
+    /// Writes the configuration and waits until a resource has so many devices.
+    async fn configure(&mut self, text: &str, resource: &str, count: usize) -> Result<(), Failure> {
+        self.node
+            .configure(text)
+            .map_err(|error| Self::failed("writing the configuration", error))?;
+        self.counted(resource, count).await
+    }
+
+    async fn counted(&mut self, resource: &str, count: usize) -> Result<(), Failure> {
+        self.until(&format!("{resource}: {count} at the kubelet"), async |node| {
+            let resources = node.resources();
+            let devices = resources.get(resource).map_or(&[][..], Vec::as_slice);
+            let healthy = devices.iter().filter(|device| device.healthy).count();
+            if (healthy, devices.len()) == (count, count) {
+                Ok(())
+            } else {
+                Err(format!(
+                    "the kubelet knows {} of it, {healthy} of them healthy",
+                    devices.len()
+                ))
+            }
+        })
+        .await
+    }
+
+    async fn slice(&mut self, whole: usize) -> Result<(), Failure> {
+        self.done(
+            "config",
+            format!("time-slicing is switched on: {REPLICAS} for each GPU"),
+        );
+        let shared = whole * REPLICAS;
+        self.configure(&configuration("none", REPLICAS), GPU, shared)
+            .await?;
+        self.seen("kubelet", format!("knows {GPU}: {shared}"), Vec::new());
+        self.pod("time-slice", GPU).await?;
+        self.done("config", "time-slicing is switched off");
+        self.configure(&configuration("none", 1), GPU, whole).await?;
+        self.seen("kubelet", format!("knows {GPU}: {whole}"), Vec::new());
+        Ok(())
+    }
+
+    /// Cuts the first GPU that can be cut, unless one is cut already.
+    async fn mig_slice(&mut self, whole: usize) -> Result<(), Failure> {
+        let what = "cutting a GPU";
+        let mut machine = self.node.machine().clone();
+        let before = machine.inventory().map_err(|error| Self::failed(what, error))?;
+        let cut_already = slices(&before);
+        let mut undo = None;
+        if cut_already == 0 {
+            let mut refusal = None;
+            let found = before.gpus.iter().find_map(|gpu| {
+                let uuid = gpu.readings.uuid.value()?.clone();
+                match machine.profiles(&uuid) {
+                    Ok(profiles) => Some((uuid, profiles.into_iter().next()?)),
+                    Err(error) => {
+                        refusal.get_or_insert(error);
+                        None
+                    }
+                }
+            });
+            let Some((uuid, profile)) = found else {
+                let why = refusal.map_or_else(|| "no GPU answers".to_owned(), |error| error.to_string());
+                let text = format!("no pod gets a MIG slice here: {why}");
+                self.line(Mark::Skipped, "mig", text, Vec::new());
+                return Ok(());
+            };
+            let cut = |machine: &mut pitcrew_scenario::Machine| {
+                machine.set_mode(&uuid, true)?;
+                apply_mode(machine, &uuid, true)?;
+                machine.create(&uuid, &profile.profile, None)
+            };
+            let device = cut(&mut machine).map_err(|error| Self::failed(what, error))?;
+            let name = profile.profile.to_string();
+            self.done("mig", format!("{uuid} is cut: one {name}"));
+            undo = Some((uuid, device.gpu_instance));
+        }
+        let after = machine.inventory().map_err(|error| Self::failed(what, error))?;
+        self.done("config", "the MIG strategy is set to mixed");
+        self.node
+            .configure(&configuration("mixed", 1))
+            .map_err(|error| Self::failed("writing the configuration", error))?;
+        let total = slices(&after);
+        let resource = self
+            .until(&format!("{total} MIG slices at the kubelet"), async |node| {
+                let resources = node.resources();
+                let of_mig = resources.iter().filter(|(name, _)| name.contains("/mig-"));
+                let known: usize = of_mig.clone().map(|(_, devices)| devices.len()).sum();
+                match of_mig.map(|(name, _)| name.clone()).next() {
+                    Some(name) if known == total => Ok(name),
+                    _ => Err(format!("the kubelet knows {known}")),
+                }
+            })
+            .await?;
+        let count = self.count(&resource);
+        self.seen("kubelet", format!("knows {resource}: {count}"), Vec::new());
+        self.pod("mig-slice", &resource).await?;
+        if let Some((uuid, gpu_instance)) = undo {
+            let mut mend = || {
+                machine.destroy(&uuid, gpu_instance)?;
+                machine.set_mode(&uuid, false)?;
+                apply_mode(&mut machine, &uuid, false)
+            };
+            mend().map_err(|error| Self::failed("making the GPU whole again", error))?;
+            self.done("mig", format!("{uuid} is made whole again"));
+        }
+        self.configure(&configuration("none", 1), GPU, whole).await?;
+        self.seen("kubelet", format!("knows {GPU}: {whole}"), Vec::new());
+        Ok(())
+    }
+}
+
+/// Resets the GPU where its mode waits for that.
+fn apply_mode(
+    machine: &mut pitcrew_scenario::Machine,
+    uuid: &str,
+    wanted: bool,
+) -> Result<(), pitcrew_core::ports::GpuError> {
+    let inventory = machine.inventory()?;
+    let is_pending = inventory
+        .gpus
+        .iter()
+        .filter(|gpu| gpu.readings.uuid.value().is_some_and(|known| known == uuid))
+        .filter_map(|gpu| gpu.readings.mig_mode.value())
+        .any(|mode| mode.current != wanted);
+    if is_pending { machine.reset(uuid) } else { Ok(()) }
+}
+
+/// MIG devices that there are.
+fn slices(inventory: &Inventory) -> usize {
+    let gpus = inventory.gpus.iter();
+    gpus.filter_map(|gpu| gpu.readings.mig_devices.value())
+        .map(Vec::len)
+        .sum()
+}

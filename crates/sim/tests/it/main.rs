@@ -1,0 +1,5 @@
+//! Imaginary nodes, and the agent on them.
+
+mod given;
+mod independence;
+mod node;
