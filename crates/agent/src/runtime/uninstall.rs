@@ -90,29 +90,7 @@ pub fn specs(fs: &dyn HostFs, home: &Path, candidates: &[PathBuf]) -> Vec<PathBu
 /// # Errors
 /// Where the node, or a pod that runs, would miss it. Then nothing at all is to be done.
 pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Result<Plan, Refused> {
-    let wrapper_is_ours = there.links().next().is_some();
-    if wrapper_is_ours && super::install::is_default(host, uses) {
-        let unit = host
-            .distribution
-            .value()
-            .and_then(|distribution| distribution.unit.value());
-        return Err(Refused::DefaultRuntime { unit: unit.cloned() });
-    }
-    if !uses.unread.is_empty() {
-        return Err(Refused::Unread(uses.unread.clone()));
-    }
-    let mut holders: Vec<String> = uses
-        .tasks
-        .iter()
-        .filter(|task| !task.versions.is_empty())
-        .map(|task| task.name().to_owned())
-        .collect();
-    holders.sort();
-    holders.dedup();
-    if !holders.is_empty() {
-        return Err(Refused::InUse(holders));
-    }
-
+    refuse(host, there, uses)?;
     let mut plan = Plan::default();
     let keep = kept_wrapper(there, uses, removal, &mut plan.remarks);
     plan.steps
@@ -196,6 +174,33 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
         plan.steps.push(Step::write(&list, left.text()));
     }
     Ok(plan)
+}
+
+/// Fails where the node, or a pod that runs, would miss anything.
+fn refuse(host: &Host, there: &There, uses: &Uses) -> Result<(), Refused> {
+    let wrapper_is_ours = there.links().next().is_some();
+    if wrapper_is_ours && super::install::is_default(host, uses) {
+        let unit = host
+            .distribution
+            .value()
+            .and_then(|distribution| distribution.unit.value());
+        return Err(Refused::DefaultRuntime { unit: unit.cloned() });
+    }
+    if !uses.unread.is_empty() {
+        return Err(Refused::Unread(uses.unread.clone()));
+    }
+    let mut holders: Vec<String> = uses
+        .tasks
+        .iter()
+        .filter(|task| !task.versions.is_empty())
+        .map(|task| task.name().to_owned())
+        .collect();
+    holders.sort();
+    holders.dedup();
+    if !holders.is_empty() {
+        return Err(Refused::InUse(holders));
+    }
+    Ok(())
 }
 
 /// The wrapper's file, where it must stay, and why.
