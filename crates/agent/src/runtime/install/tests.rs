@@ -325,10 +325,13 @@ fn nvidias_installer_deleting_its_directory_breaks_no_pod() {
     assert!(node.runs(&Path::new(TOOLKIT_DIR).join(WRAPPER)), "it is put back");
 }
 
+/// A manifest, what is done to the node, and what is told.
+type Case = (&'static str, fn(&Node), &'static str);
+
 #[test]
 fn a_wrapper_that_is_not_ours_stays() {
     let wrapper = Path::new(TOOLKIT_DIR).join(WRAPPER);
-    let cases: [(&str, fn(&Node), &str); 3] = [
+    let cases: [Case; 3] = [
         (
             "description: x\nlike: rke2\nscenario: rtx3060\nfiles:\n  /usr/local/nvidia/toolkit/nvidia-ctk: x\n  \
              /usr/local/nvidia/toolkit/nvidia-container-runtime: \"#!/bin/sh\\n\"\n",
