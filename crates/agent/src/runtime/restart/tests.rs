@@ -547,3 +547,17 @@ async fn a_node_that_never_comes_back_gives_its_turn_back_after_a_while() {
         crate::runtime::lease::Turn::Ours
     );
 }
+
+#[test]
+fn a_node_with_our_wrapper_comes_back_and_one_with_a_trap_does_not() {
+    let node = crate::runtime::install::tests::Node::rke2();
+    node.bring_up("1.0.0", usize::MAX);
+    assert_eq!(trap(&node.host(), &node.fs()), None);
+    // A template that repeats what the base says as soon as the binary is there.
+    let template = "{{ template \"base\" . }}\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.'nvidia']\n\
+                    runtime_type = \"io.containerd.runc.v2\"\n";
+    let path = "/var/lib/rancher/rke2/agent/etc/containerd/config-v3.toml.tmpl";
+    std::fs::write(node.at(path), template).unwrap();
+    let why = trap(&node.host(), &node.fs()).unwrap();
+    assert!(why.contains("nvidia"), "{why}");
+}
