@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use pitcrew_agent::config::Source;
 use pitcrew_agent::settings::Pace;
 use pitcrew_agent::{Deps, Notice, Settings};
 use pitcrew_apiserver::ApiServer;
@@ -149,7 +150,7 @@ impl Builder {
             let kubelet = Arc::clone(&restarted);
             async move { kubelet.restart().await.map_err(io::Error::other) }.boxed()
         });
-        let system = System::new(root, files.clone(), restart);
+        let system = System::new(root.clone(), files.clone(), restart);
         let api = self.api.unwrap_or_default();
         let client = kube::Client::new(api.clone(), "default");
         let host = Host::gather(&files);
@@ -161,6 +162,11 @@ impl Builder {
         let (sender, notices) = Notices::collect();
         let mut settings = Settings::new(self.name);
         (settings.pace, settings.probation) = (PACE, PROBATION);
+        settings.sources.source = Source::ConfigMap {
+            namespace: cluster::NAMESPACE.to_owned(),
+            name: cluster::CONFIGURATION.to_owned(),
+        };
+        settings.hook.binary = image(&root).map_err(refused)?;
         Ok(Node {
             settings,
             scratch,
@@ -199,6 +205,15 @@ fn bring_programs(root: &Path) -> io::Result<()> {
         fs::write(root.join("usr/bin").join(name), "")?;
     }
     Ok(())
+}
+
+/// What the agent's image brings along: a program in the place of the hooks, which nothing here runs.
+fn image(root: &Path) -> io::Result<PathBuf> {
+    let dir = root.join("image");
+    fs::create_dir(&dir)?;
+    let hook = dir.join("pitcrew-hook");
+    fs::write(&hook, "\x7fELF imaginary")?;
+    Ok(hook)
 }
 
 /// What the machine shows of files, without some.
