@@ -51,6 +51,7 @@ pub(super) struct Node {
     /// Why the configuration isn't in force.
     config_problem: Option<Problem>,
     installed: Option<Installed>,
+    restart_problem: Option<Problem>,
     made: Option<Made>,
     plugin: Status,
     /// What the node should offer, and how its GPUs are connected; `None` before that is known.
@@ -76,6 +77,7 @@ impl Node {
             config: None,
             config_problem: None,
             installed: None,
+            restart_problem: None,
             made: None,
             plugin: Status::default(),
             plan: None,
@@ -154,8 +156,15 @@ impl Node {
             .installed
             .as_ref()
             .and_then(|installed| installed.problem.clone());
+        let restart = self.restart_problem.clone();
         let handler = self.way.as_ref().and_then(|way| way.problem(&[]));
-        self.set_problem(Part::Runtime, installed.or(handler));
+        self.set_problem(Part::Runtime, installed.or(restart).or(handler));
+    }
+
+    /// A restart of the supervisor went wrong, or didn't.
+    pub(super) fn set_restart_problem(&mut self, problem: Option<Problem>) {
+        self.restart_problem = problem;
+        self.judge_runtime();
     }
 
     /// Takes in the configuration that is in force, and why a newer one isn't.
