@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use crate::Deps;
 use crate::config::Chosen;
 use crate::labels;
+use crate::mps;
 use crate::node::Known;
 use crate::notice::Topic;
 use crate::plugin::Plugins;
@@ -44,8 +45,8 @@ use parts::part;
 
 /// Things seen that wait for the main loop.
 const WAITING: usize = 64;
-/// How long parts may take to end.
-const END: Duration = Duration::from_secs(3);
+/// How long parts may take to end: a daemon of MPS takes its clients along.
+const END: Duration = Duration::from_secs(15);
 
 /// Runs the agent until `shutdown` is ready.
 ///
@@ -55,12 +56,12 @@ const END: Duration = Duration::from_secs(3);
 /// Where it can't even begin; what fails later is told and tried again.
 pub async fn run(deps: Deps, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
     let deps = Arc::new(deps);
-    let (mut main, parts) = Main::start(&deps);
+    let (mut main, parts, ending) = Main::start(&deps);
     tokio::select! {
         () = shutdown => {}
         () = main.run(&deps) => {}
     }
-    main.end(&deps, parts).await;
+    main.end(&deps, parts, ending).await;
     Ok(())
 }
 
@@ -81,13 +82,16 @@ struct Main {
     label_problem: watch::Receiver<Option<Problem>>,
     restart_problem: watch::Receiver<Option<Problem>>,
     plugins: Plugins,
-    labels_end: Option<oneshot::Sender<()>>,
+    shares: watch::Sender<Option<parts::Shares>>,
+    shared: watch::Receiver<mps::Status>,
+    /// Tells those that have something to do at the end.
+    stop: Option<oneshot::Sender<()>>,
 }
 
 impl Main {
     /// Starts all parts.
-    fn start(deps: &Arc<Deps>) -> (Self, JoinSet<()>) {
-        let mut parts = JoinSet::new();
+    fn start(deps: &Arc<Deps>) -> (Self, JoinSet<()>, JoinSet<()>) {
+        let (mut parts, mut ending) = (JoinSet::new(), JoinSet::new());
         let node = Node::new(&deps.settings);
         let calls = Arc::new(Calls::default());
         let (wish, wishes) = watch::channel(node.wish());
@@ -104,7 +108,9 @@ impl Main {
         let (label_trouble, label_problem) = watch::channel(None);
         let (restart_trouble, restart_problem) = watch::channel(None);
         let (wanted, _) = watch::channel(GpuNodeSpec::default());
-        let (labels_end, end) = oneshot::channel();
+        let (shares, to_share) = watch::channel(None);
+        let (daemons, mps_status) = watch::channel(mps::Status::default());
+        let (stop, end) = oneshot::channel();
         let end = end.map(|_| ()).shared();
 
         part(&mut parts, deps, Topic::Gpus, {
@@ -139,7 +145,11 @@ impl Main {
             let object = object.clone();
             move |deps| parts::config(deps, object.clone(), choose.clone(), config_trouble.clone())
         });
-        part(&mut parts, deps, Topic::Labels, {
+        part(&mut ending, deps, Topic::Mps, {
+            let end = end.clone();
+            move |deps| parts::mps(deps, to_share.clone(), daemons.clone(), end.clone())
+        });
+        part(&mut ending, deps, Topic::Labels, {
             let (snapshot, object) = (snapshot.clone(), object.clone());
             move |deps| {
                 let channels = labels::Channels {
@@ -171,9 +181,11 @@ impl Main {
             label_problem,
             restart_problem,
             plugins,
-            labels_end: Some(labels_end),
+            shares,
+            shared: mps_status,
+            stop: Some(stop),
         };
-        (main, parts)
+        (main, parts, ending)
     }
 
     /// Takes in what is told, and tells what follows, for ever.
@@ -204,6 +216,9 @@ impl Main {
                     let problem = self.restart_problem.borrow_and_update().clone();
                     self.node.set_restart_problem(problem);
                 }
+                Ok(()) = self.shared.changed() => {
+                    self.node.share(self.shared.borrow_and_update().clone());
+                }
                 Ok(()) = status.changed() => self.node.serve(status.borrow_and_update().clone()),
             }
             self.tell(deps);
@@ -227,6 +242,9 @@ impl Main {
         if let Some(order) = self.node.order() {
             put(&self.orders, Some(order));
         }
+        if let Some(shares) = self.node.shares() {
+            put(&self.shares, Some(shares));
+        }
         if let Some(wanted) = self.node.wanted() {
             self.plugins.update(wanted);
         }
@@ -237,16 +255,16 @@ impl Main {
     }
 
     /// Ends all parts. Nothing is taken away that pods need.
-    async fn end(mut self, deps: &Deps, mut parts: JoinSet<()>) {
-        let _ = self.labels_end.take().map(|end| end.send(()));
+    async fn end(mut self, deps: &Deps, mut parts: JoinSet<()>, mut ending: JoinSet<()>) {
+        let _ = self.stop.take().map(|stop| stop.send(()));
         let ended = async {
             self.plugins.stop().await;
-            // Who waits for snapshots ends when nobody sends any.
-            drop(self.snapshots);
-            deps.driver.release().await;
+            while ending.join_next().await.is_some() {}
         };
+        // What doesn't end in time is dropped, which ends it too.
         let _ = tokio::time::timeout(END, ended).await;
         parts.shutdown().await;
+        let _ = tokio::time::timeout(eyes::RELEASE, deps.driver.release()).await;
     }
 }
 

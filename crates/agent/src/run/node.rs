@@ -18,8 +18,10 @@ use pitcrew_host::Host;
 use super::eyes::{Seen, Wish};
 use super::install::Installed;
 use super::offer;
+use super::parts::Shares;
 use crate::config::Chosen;
 use crate::health::{Change, Health};
+use crate::mps;
 use crate::notice::{Level, Notice, Topic};
 use crate::plugin::strategy::choose;
 use crate::plugin::{Answers, Status, Wanted};
@@ -54,6 +56,7 @@ pub(super) struct Node {
     restart_problem: Option<Problem>,
     made: Option<Made>,
     plugin: Status,
+    shared: mps::Status,
     /// What the node should offer, and how its GPUs are connected; `None` before that is known.
     plan: Option<(Arc<Plan>, Arc<Topology>)>,
     /// What was told of the plan.
@@ -80,6 +83,7 @@ impl Node {
             restart_problem: None,
             made: None,
             plugin: Status::default(),
+            shared: mps::Status::default(),
             plan: None,
             remarks: Vec::new(),
             problems: BTreeMap::new(),
@@ -264,6 +268,28 @@ impl Node {
         })
     }
 
+    /// Which daemons of MPS there should be; `None` before everything is known that they need.
+    pub(super) fn shares(&self) -> Option<Shares> {
+        let (order, known) = (self.order()?, self.known.as_ref()?);
+        let (plan, _) = self.plan.as_ref()?;
+        let flags = &self.config.as_ref()?.config.flags;
+        let host = self.host.as_ref()?;
+        Some(Shares {
+            daemons: mps::plan(&plan.resources, known),
+            place: mps::Place {
+                root: flags.mps_root().to_owned(),
+                driver_root: order.basis.driver.libraries,
+                selinux: host.security.selinux.value().is_some(),
+            },
+        })
+    }
+
+    /// Takes in which daemons of MPS there are.
+    pub(super) fn share(&mut self, shared: mps::Status) {
+        self.set_problem(Part::Mps, shared.problem());
+        self.shared = shared;
+    }
+
     /// What the device plugin should serve; `None` before everything is known that it needs.
     pub(super) fn wanted(&self) -> Option<Wanted> {
         let (known, host, way) = (self.known.as_ref()?, self.host.as_ref()?, self.way.as_ref()?);
@@ -278,7 +304,7 @@ impl Node {
             annotation_prefix: plugin.cdi_annotation_prefix.clone(),
             extras: offer::extras(config),
             extra_devices: offer::cdi_devices(host),
-            mps: BTreeMap::new(),
+            mps: self.shared.ready.clone(),
             in_spec: Some(made.names()),
             nodes: Arc::clone(&made.nodes),
         };

@@ -1,5 +1,6 @@
 //! The parts as tasks.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::Deps;
 use crate::config::Chosen;
 use crate::labels::Channels;
+use crate::mps;
 use crate::node::Known;
 use crate::notice::{Level, Topic};
 use crate::plugin::Place;
@@ -23,6 +25,8 @@ use crate::specs::keep::{Held, Made, Order};
 
 /// How long a part that panicked rests.
 const REST: Duration = Duration::from_secs(5);
+/// When a GPU that a pod holds through MPS is looked at again.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs a part until it ends; one that panics is told of, rests, and begins anew.
 pub(super) fn part<F: Future<Output = ()> + Send + 'static>(
@@ -60,18 +64,87 @@ pub(super) fn place(deps: &Deps) -> Place {
     }
 }
 
-/// Everything that pods hold, by the kubelet's books.
-async fn held(deps: Arc<Deps>) -> Held {
-    let place = place(&deps);
+/// The kubelet's books; `None` where they can't be read.
+async fn books(deps: &Deps) -> Option<Vec<Holding>> {
+    let place = place(deps);
     let socket = place.kubelet_dir.join("pod-resources/kubelet.sock");
     let checkpoint = place.kubelet_dir.join("device-plugins").join(CHECKPOINT);
     // How long this kubelet has been there isn't known here: its checkpoint counts too, which only holds on longer.
-    let books = holders::read(&socket, &checkpoint, &place.node, Duration::ZERO).await;
-    let names = |held: Vec<Holding>| {
-        let uuids = held.iter().map(|holding| uuid_of(&holding.id).to_owned());
-        uuids.collect()
+    holders::read(&socket, &checkpoint, &place.node, Duration::ZERO)
+        .await
+        .held
+}
+
+/// Everything that pods hold.
+async fn held(deps: Arc<Deps>) -> Held {
+    let held = books(&deps).await?;
+    Some(
+        held.iter()
+            .map(|holding| uuid_of(&holding.id).to_owned())
+            .collect(),
+    )
+}
+
+/// Which daemons of MPS there should be, before it is known who holds what.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Shares {
+    pub(super) daemons: BTreeMap<String, Result<mps::Daemon, Problem>>,
+    pub(super) place: mps::Place,
+}
+
+/// Runs the daemons of MPS. Before one of them would go, the kubelet is asked who holds its GPUs.
+pub(super) async fn mps(
+    deps: Arc<Deps>,
+    mut shares: watch::Receiver<Option<Shares>>,
+    status: watch::Sender<mps::Status>,
+    end: impl Future<Output = ()> + Send,
+) {
+    let (wanted, wish) = watch::channel(None);
+    let ask = async {
+        // UUIDs of GPUs that a daemon has been wanted for.
+        let mut served: BTreeSet<String> = BTreeSet::new();
+        loop {
+            let now = shares.borrow_and_update().clone();
+            let mut waits = false;
+            if let Some(Shares { daemons, place }) = now {
+                let gpus = |daemon: &mps::Daemon| {
+                    let uuids = daemon.gpus.iter().map(|part| part.uuid.clone());
+                    uuids.collect::<Vec<_>>()
+                };
+                let needed: BTreeSet<String> = daemons.values().flatten().flat_map(gpus).collect();
+                let held = if served.is_empty() {
+                    BTreeSet::new()
+                } else {
+                    match books(&deps).await {
+                        Some(held) => held
+                            .iter()
+                            .filter(|holding| is_by_mps(&holding.id))
+                            .map(|holding| uuid_of(&holding.id).to_owned())
+                            .collect(),
+                        None => served.clone(),
+                    }
+                };
+                served.retain(|uuid| held.contains(uuid));
+                served.extend(needed);
+                waits = !held.is_empty();
+                super::put(&wanted, Some(mps::Wanted { daemons, held, place }));
+            }
+            tokio::select! {
+                changed = shares.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(AGAIN), if waits => {}
+            }
+        }
     };
-    books.held.map(names)
+    tokio::select! {
+        () = mps::run(Arc::clone(&deps), wish, status, end) => {}
+        () = ask => {}
+    }
+}
+
+/// True for the id of a share of MPS: `UUID::N-of-M`.
+fn is_by_mps(id: &str) -> bool {
+    id.split_once("::")
+        .is_some_and(|(_, replica)| replica.contains("-of-"))
 }
 
 pub(super) async fn specs(
