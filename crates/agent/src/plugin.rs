@@ -4,7 +4,6 @@
 //! apart: how a container gets its devices ([`strategy`], [`answer`]), who holds what ([`holders`]).
 
 pub mod answer;
-mod conflict;
 mod directory;
 mod foreign;
 pub mod holders;

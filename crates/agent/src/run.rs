@@ -17,6 +17,7 @@ use kube::ResourceExt as _;
 use pitcrew_api::GpuNodeSpec;
 use pitcrew_core::labels::Offer;
 use pitcrew_core::plugin::config::Config;
+use pitcrew_core::plugin::holders::Holding;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -300,7 +301,7 @@ async fn held(deps: Arc<Deps>) -> specs::keep::Held {
     let checkpoint = place.kubelet_dir.join("device-plugins").join(CHECKPOINT);
     // How long this kubelet has been there isn't known here: its checkpoint counts too, which only holds on longer.
     let books = holders::read(&socket, &checkpoint, &place.node, Duration::ZERO).await;
-    let names = |held: Vec<holders::Holding>| {
+    let names = |held: Vec<Holding>| {
         let uuids = held
             .iter()
             .map(|holding| pitcrew_core::plugin::uuid_of(&holding.id).to_owned());

@@ -8,6 +8,9 @@ pub mod holders;
 pub mod preference;
 pub mod resources;
 
+#[cfg(test)]
+mod testing;
+
 use serde::Serialize;
 
 /// One extended resource of a node, e.g. `nvidia.com/gpu`, and what is behind it.

@@ -1,7 +1,8 @@
-//! `xtask hook`: the one binary of the CDI hooks and the runtime wrapper.
+//! `xtask hook` and `xtask scout`: static, position-independent programs, with glibc in them.
 //!
-//! It runs where no library may be loaded, as the container's could be found first: a static, position-independent
-//! program, with glibc in it. Its flags and its target directory are its own, so nothing else is compiled anew for it.
+//! The CDI hooks and the runtime wrapper run where no library may be loaded, as the container's could be found first. The
+//! scout runs on every node: without libraries it is a third smaller. Flags and target directory are their own, so nothing
+//! else is compiled anew for them.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-/// Options of `xtask hook`.
+/// Options of `xtask hook` and `xtask scout`.
 #[derive(clap::Args)]
 pub(crate) struct HookArgs {
     /// Directory to write to
@@ -17,26 +18,42 @@ pub(crate) struct HookArgs {
     out: PathBuf,
 }
 
-/// Largest binary, in bytes.
-const LARGEST: u64 = 2 * 1000 * 1000;
+/// A static program.
+pub(crate) struct Static {
+    /// Of the package and of the binary.
+    name: &'static str,
+    /// Largest binary, in bytes.
+    largest: u64,
+}
+
+/// CDI hooks and runtime wrapper.
+pub(crate) const HOOK: Static = Static {
+    name: "pitcrew-hook",
+    largest: 2 * 1000 * 1000,
+};
+/// What finds out which nodes have a GPU.
+pub(crate) const SCOUT: Static = Static {
+    name: "pitcrew-scout",
+    largest: 3 * 1000 * 1000,
+};
 /// ELF's program header types that a static program has none of.
 const PT_INTERP: u32 = 3;
 const PT_DYNAMIC: u32 = 2;
 const DT_NEEDED: u64 = 1;
 
 /// Builds it into the directory and prints its path.
-pub(crate) fn run(args: &HookArgs) -> Result<()> {
-    let built = build()?;
+pub(crate) fn run(what: &Static, args: &HookArgs) -> Result<()> {
+    let built = build(what)?;
     let out = crate::repository().join(&args.out);
     std::fs::create_dir_all(&out).with_context(|| format!("could not create {}", out.display()))?;
-    let path = out.join("pitcrew-hook");
+    let path = out.join(what.name);
     std::fs::copy(&built, &path).with_context(|| format!("could not write {}", path.display()))?;
     println!("{}", path.display());
     Ok(())
 }
 
 /// Builds it and checks what was built; says where it is.
-pub(crate) fn build() -> Result<PathBuf> {
+pub(crate) fn build(what: &Static) -> Result<PathBuf> {
     let host = process::output(process::cargo().args(["-vV"]))?;
     let host = host.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("cargo names no host")?.to_owned();
@@ -57,22 +74,24 @@ pub(crate) fn build() -> Result<PathBuf> {
         "build",
         "--release",
         "--locked",
-        "--package=pitcrew-hook",
+        "--package",
+        what.name,
         "--target",
         &host,
     ]))?;
-    let binary = target_dir.join(&host).join("release/pitcrew-hook");
-    check(&binary)?;
+    let binary = target_dir.join(&host).join("release").join(what.name);
+    check(what, &binary)?;
     Ok(binary)
 }
 
-fn check(path: &Path) -> Result<()> {
+fn check(what: &Static, path: &Path) -> Result<()> {
     let bytes = std::fs::read(path).with_context(|| format!("could not read {}", path.display()))?;
-    if bytes.len() as u64 > LARGEST {
+    if bytes.len() as u64 > what.largest {
         bail!(
-            "{} has {} bytes; {LARGEST} are allowed",
+            "{} has {} bytes; {} are allowed",
             path.display(),
-            bytes.len()
+            bytes.len(),
+            what.largest
         );
     }
     let (interpreter, needed) =
@@ -83,7 +102,7 @@ fn check(path: &Path) -> Result<()> {
             path.display()
         );
     }
-    eprintln!("hook: {} bytes, static", bytes.len());
+    eprintln!("{}: {} bytes, static", what.name, bytes.len());
     Ok(())
 }
 

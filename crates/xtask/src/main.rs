@@ -52,6 +52,8 @@ enum Command {
     Dist(dist::DistArgs),
     /// Build the static binary of the CDI hooks and the runtime wrapper
     Hook(hook::HookArgs),
+    /// Build the static binary that finds out which nodes have a GPU
+    Scout(hook::HookArgs),
     /// Check licences, sources and duplicates of the dependencies
     Deny,
 }
@@ -65,7 +67,8 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Dist(args) => dist::run(&args),
-        Command::Hook(args) => hook::run(&args),
+        Command::Hook(args) => hook::run(&hook::HOOK, &args),
+        Command::Scout(args) => hook::run(&hook::SCOUT, &args),
         Command::Deny => deny::run(),
     };
     match result {

@@ -136,7 +136,7 @@ fn ground(ring: u8, programs: &[&Program], given: &mut Given) -> Result<Ground> 
                 )));
             }
         }
-        given.push(("PITCREW_HOOK", crate::hook::build()?));
+        given.push(("PITCREW_HOOK", crate::hook::build(&crate::hook::HOOK)?));
     }
     match ring {
         5 if !Path::new("/proc/driver/nvidia/version").exists() => Ok(Ground::Missing(
@@ -267,7 +267,12 @@ fn cargo(args: &[&str], failure: &str) -> Result<Vec<Value>> {
 /// Builds what tests drive, and says where it is: the product, and the mock of NVIDIA's library.
 fn artefacts() -> Result<Given> {
     let messages = cargo(
-        &["build", "--package=pitcrew", "--package=pitcrew-nvml-mock"],
+        &[
+            "build",
+            "--package=pitcrew",
+            "--package=pitcrew-scout",
+            "--package=pitcrew-nvml-mock",
+        ],
         "the product or the mock does not compile",
     )?;
     let find = |what: &str, is_it: &dyn Fn(&Value) -> Option<PathBuf>| {
@@ -280,16 +285,19 @@ fn artefacts() -> Result<Given> {
             .find(|file| file.ends_with("/libnvidia_ml.so"))
             .map(PathBuf::from)
     };
-    let binary = |message: &Value| {
-        let is_ours = message["target"]["name"] == "pitcrew";
-        message["executable"]
-            .as_str()
-            .filter(|_| is_ours)
-            .map(PathBuf::from)
+    let binary = |name: &'static str| {
+        move |message: &Value| {
+            let is_it = message["target"]["name"] == name;
+            message["executable"]
+                .as_str()
+                .filter(|_| is_it)
+                .map(PathBuf::from)
+        }
     };
     Ok(vec![
         ("PITCREW_NVML_MOCK", find("the mock", &library)?),
-        ("PITCREW_BIN", find("the product", &binary)?),
+        ("PITCREW_BIN", find("the product", &binary("pitcrew"))?),
+        ("PITCREW_SCOUT", find("the scout", &binary("pitcrew-scout"))?),
     ])
 }
 

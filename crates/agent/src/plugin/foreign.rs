@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pitcrew_core::plugin::{Resource, uuid_of};
@@ -108,7 +107,7 @@ pub(crate) async fn living_socket(dir: &Path, directory: &Directory) -> Option<S
 /// we don't know under one that we do. The kubelet doesn't tell a plugin that another one took its resource over.
 pub(crate) fn of_others(
     allocatable: &[(String, Vec<String>)],
-    wanted: &[Arc<Resource>],
+    wanted: &[Resource],
     served: &BTreeSet<String>,
 ) -> Option<String> {
     let devices = wanted.iter().flat_map(|resource| &resource.devices);
@@ -191,8 +190,8 @@ mod tests {
     use super::*;
     use pitcrew_core::plugin::{Device, Sharing};
 
-    fn wanted() -> Vec<Arc<Resource>> {
-        vec![Arc::new(Resource {
+    fn wanted() -> Vec<Resource> {
+        vec![Resource {
             name: "nvidia.com/gpu.shared".to_owned(),
             sharing: Sharing::TimeSlicing,
             one_per_container: false,
@@ -203,7 +202,7 @@ mod tests {
                 gpu_index: 0,
                 numa: None,
             }],
-        })]
+        }]
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use pitcrew_core::plugin::holders::Holding;
 use pitcrew_kubelet::pod_resources::{ListPodResourcesRequest, ListPodResourcesResponse, client};
 use serde::Deserialize;
 
@@ -19,17 +20,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const SETTLED: Duration = Duration::from_secs(30);
 /// The kubelet's checkpoint beside the plugins' sockets.
 pub(crate) const CHECKPOINT: &str = "kubelet_internal_checkpoint";
-
-/// A device that is held.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Holding {
-    /// The resource that it was handed out of.
-    pub resource: String,
-    /// Its id towards the kubelet.
-    pub id: String,
-    /// Who holds it, for a person, e.g. `default/train-0`.
-    pub holder: String,
-}
 
 /// What a look at the kubelet's books gave.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,14 +3,17 @@
 //! The kubelet writes down who holds a device only after it has the answer, so for a moment pod-resources shows a
 //! device as free that was just handed out. Whoever changes the sharing in that moment must know better.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long an answer counts as a holder of its own; by then pod-resources shows it, or the pod was given up.
+/// How long an answer counts as a holder of its own where nobody looks.
 const KEEP: Duration = Duration::from_secs(10);
+/// How long the kubelet may take to write down who holds what it was answered. It does so at once; this is for one that
+/// hardly gets a processor.
+const WRITTEN: Duration = Duration::from_secs(3);
 
 /// What was answered lately, for all resources.
 #[derive(Debug, Default)]
@@ -35,15 +38,14 @@ impl Ledger {
         }
     }
 
-    /// Drops what the kubelet's books have, as of a look that began at a moment: from then on they tell when it ends.
-    pub(crate) fn confirm<'a>(&self, held: impl Iterator<Item = (&'a str, &'a str)>, began: Instant) {
+    /// Drops what the kubelet's books tell by themselves, as of a look that began at a moment: what they have, and what
+    /// they should have by then if it were still held.
+    pub(crate) fn compare(&self, held: &BTreeSet<(&str, &str)>, began: Instant) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (resource, id) in held {
-            let key = (resource.to_owned(), id.to_owned());
-            if entries.get(&key).is_some_and(|at| *at <= began) {
-                entries.remove(&key);
-            }
-        }
+        entries.retain(|(resource, id), at| {
+            let is_written = *at <= began && held.contains(&(resource.as_str(), id.as_str()));
+            !is_written && began.saturating_duration_since(*at) < WRITTEN
+        });
     }
 
     /// Resource and id of what was answered lately.
@@ -78,18 +80,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_the_kubelet_has_written_down_is_its_to_tell() {
         let ledger = Ledger::default();
-        let held = || [("nvidia.com/gpu", "GPU-1")].into_iter();
+        let held = BTreeSet::from([("nvidia.com/gpu", "GPU-1")]);
         let before = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
         ledger.note("nvidia.com/gpu", ["GPU-1".to_owned(), "GPU-2".to_owned()].iter());
         // That was an earlier holder.
-        ledger.confirm(held(), before);
+        ledger.compare(&held, before);
         assert_eq!(ledger.recent().len(), 2);
-        ledger.confirm(held(), Instant::now());
-        assert_eq!(
-            ledger.recent(),
-            [("nvidia.com/gpu".to_owned(), "GPU-2".to_owned())]
-        );
+        ledger.compare(&held, Instant::now());
+        let other = [("nvidia.com/gpu".to_owned(), "GPU-2".to_owned())];
+        assert_eq!(ledger.recent(), other);
+        // Nobody holds it by now.
+        tokio::time::advance(Duration::from_secs(2)).await;
+        ledger.compare(&held, Instant::now());
+        assert_eq!(ledger.recent(), other);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        ledger.compare(&held, Instant::now());
+        assert_eq!(ledger.recent(), []);
+        ledger.note("nvidia.com/gpu", ["GPU-2".to_owned()].iter());
         ledger.forget("nvidia.com/gpu", ["GPU-2".to_owned()].iter());
         assert_eq!(ledger.recent(), []);
     }

@@ -1,6 +1,6 @@
 //! All resources of a node together: which are served, what they offer, and whether they may be.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use pitcrew_core::plugin::{Resource, Sharing};
+use pitcrew_core::plugin::Resource;
+use pitcrew_core::plugin::config::SharingPolicy;
+use pitcrew_core::plugin::holders::{Blocked, Holding, blocked};
+use pitcrew_core::plugin::preference::{Preference, Topology};
+use pitcrew_core::plugin::resources::Plan;
 use pitcrew_kubelet::{MAX_PATH, device_plugin, pod_resources};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Mutex, watch};
@@ -16,10 +20,9 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Answers;
-use super::conflict::{self, Past};
 use super::directory::Directory;
 use super::foreign::{self, Rival, Signs};
-use super::holders::{self, Books, CHECKPOINT, Holding};
+use super::holders::{self, Books, CHECKPOINT};
 use super::ledger::Ledger;
 use super::offer::{self, Offer};
 use super::registration::{Permit, Registrar, Standing};
@@ -54,11 +57,15 @@ pub struct Place {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wanted {
     /// The resources.
-    pub resources: Vec<Arc<Resource>>,
+    pub plan: Arc<Plan>,
     /// GPUs and MIG devices that must not be used, by UUID, with the reason.
     pub sick: BTreeMap<String, String>,
     /// What containers get.
     pub answers: Arc<Answers>,
+    /// How the GPUs are connected.
+    pub topology: Arc<Topology>,
+    /// Which replicas are preferred.
+    pub policy: SharingPolicy,
 }
 
 /// What there is of it.
@@ -68,8 +75,8 @@ pub struct Status {
     pub registered: BTreeSet<String>,
     /// Why something isn't as it should be; `None` is well.
     pub problem: Option<Problem>,
-    /// Resource and id of what is held back because its GPU is held in another form, or may be, with the reason.
-    pub held_back: BTreeMap<(String, String), String>,
+    /// Ids that are held back because their GPU is held in another form, or may be, by resource, with the reason.
+    pub held_back: Blocked,
     /// Everything that is held, as of the last look; it is looked only where that matters.
     pub held: Vec<Holding>,
 }
@@ -154,14 +161,13 @@ struct Look {
     socket: Option<String>,
 }
 
-/// A device in the form in which it is handed out: resource, id, and how it is shared.
-type Form = (String, String, Sharing);
-
 struct Keeper {
     place: Place,
     tell: Tell,
     status: watch::Sender<Status>,
     wanted: Wanted,
+    /// Each resource, and which of its devices to prefer.
+    resources: Vec<(Arc<Resource>, Arc<Preference>)>,
     /// Counts changes of the devices.
     version: u64,
     served: BTreeMap<String, Served>,
@@ -174,9 +180,8 @@ struct Keeper {
     ledger: Arc<Ledger>,
     rival: Rival,
     /// What was judged by books that were read after it came.
-    judged: HashSet<Form>,
-    past: Past,
-    held_back: BTreeMap<(String, String), String>,
+    judged: BTreeSet<(String, String)>,
+    held_back: Blocked,
     held: Vec<Holding>,
     failure: Option<String>,
     next_look: Option<Instant>,
@@ -192,6 +197,7 @@ impl Keeper {
             tell,
             status,
             wanted: Wanted::default(),
+            resources: Vec::new(),
             version: 0,
             served: BTreeMap::new(),
             registrars: JoinSet::new(),
@@ -207,9 +213,8 @@ impl Keeper {
             standings: Arc::new(watch::Sender::new(BTreeMap::new())),
             ledger: Arc::default(),
             rival: Rival::default(),
-            judged: HashSet::new(),
-            past: Past::new(),
-            held_back: BTreeMap::new(),
+            judged: BTreeSet::new(),
+            held_back: Blocked::new(),
             held: Vec::new(),
             failure: None,
             next_look: None,
@@ -258,24 +263,29 @@ impl Keeper {
 
     /// Takes in what there should be.
     fn want(&mut self, wanted: Wanted) {
-        let all = forms(&wanted.resources);
-        let before = forms(&self.wanted.resources);
-        if all != before {
+        let all = ids(&wanted.plan);
+        if all != ids(&self.wanted.plan) {
             self.version += 1;
             self.judged.retain(|known| all.contains(known));
-            let past = before
-                .into_iter()
-                .map(|(resource, id, sharing)| ((resource, id), sharing));
-            self.past.extend(past);
             self.pause = SOON;
             self.next_look = Some(Instant::now());
         }
         self.wanted = wanted;
+        let Wanted {
+            plan,
+            topology,
+            policy,
+            ..
+        } = &self.wanted;
+        let prepared = plan.resources.iter().map(|resource| {
+            let preference = Preference::new(resource, topology, *policy);
+            (Arc::new(resource.clone()), Arc::new(preference))
+        });
+        self.resources = prepared.collect();
         let names: BTreeSet<&str> = self
-            .wanted
             .resources
             .iter()
-            .map(|resource| resource.name.as_str())
+            .map(|(resource, _)| resource.name.as_str())
             .collect();
         let gone: Vec<String> = self
             .served
@@ -297,7 +307,8 @@ impl Keeper {
     /// Makes the offers anew, and serves resources that aren't yet.
     fn offer(&mut self) {
         let wanted = self.wanted.clone();
-        for resource in &wanted.resources {
+        for (resource, preference) in self.resources.clone() {
+            let resource = &resource;
             let unhealthy = offer::unhealthy(resource, &wanted.sick, &self.held_back, &wanted.answers);
             let unhealthy = Arc::new(unhealthy);
             let state = match self.rival.sign() {
@@ -306,6 +317,7 @@ impl Keeper {
                     resource: resource.clone(),
                     unhealthy: unhealthy.clone(),
                     answers: wanted.answers.clone(),
+                    preference,
                 })),
             };
             match self.served.get_mut(&resource.name) {
@@ -450,7 +462,7 @@ impl Keeper {
             .allocatable
             .as_ref()
             .ok()
-            .and_then(|all| foreign::of_others(all, &self.wanted.resources, &served));
+            .and_then(|all| foreign::of_others(all, &self.wanted.plan.resources, &served));
         let signs = Signs {
             socket: look.socket,
             resource,
@@ -472,21 +484,13 @@ impl Keeper {
         }
         self.failure = look.books.failure;
         if let Some(held) = look.books.held {
-            let noted = held
-                .iter()
-                .map(|holding| (holding.resource.as_str(), holding.id.as_str()));
-            self.ledger.confirm(noted, look.began);
+            let written = held.iter();
+            let written = written.map(|holding| (holding.resource.as_str(), holding.id.as_str()));
+            self.ledger.compare(&written.collect(), look.began);
             self.held = held;
             // Devices that came after it began could be handed out in their old form meanwhile.
             if look.version == self.version {
-                self.judged = forms(&self.wanted.resources);
-                let held: HashSet<(&str, &str)> = self
-                    .held
-                    .iter()
-                    .map(|holding| (holding.resource.as_str(), holding.id.as_str()))
-                    .collect();
-                self.past
-                    .retain(|(resource, id), _| held.contains(&(resource.as_str(), id.as_str())));
+                self.judged = ids(&self.wanted.plan);
             }
         }
         self.judge();
@@ -520,11 +524,13 @@ impl Keeper {
             holder: "a pod that is being started".to_owned(),
         });
         let held: Vec<Holding> = self.held.iter().cloned().chain(recent).collect();
-        let mut held_back = conflict::conflicts(&self.wanted.resources, &held, &self.past);
-        for form in forms(&self.wanted.resources) {
-            if !self.judged.contains(&form) {
+        let mut held_back = blocked(&self.wanted.plan, &held);
+        for (resource, id) in ids(&self.wanted.plan) {
+            if !self.judged.contains(&(resource.clone(), id.clone())) {
                 held_back
-                    .entry((form.0, form.1))
+                    .entry(resource)
+                    .or_default()
+                    .entry(id)
                     .or_insert_with(|| "it isn't known yet whether a pod holds its GPU".to_owned());
             }
         }
@@ -557,7 +563,7 @@ impl Keeper {
             message,
             hint: hint.to_owned(),
         };
-        if self.wanted.resources.is_empty() {
+        if self.wanted.plan.resources.is_empty() {
             return None;
         }
         if let Some(sign) = self.rival.sign() {
@@ -590,9 +596,7 @@ impl Keeper {
         if failed.is_some() {
             return failed;
         }
-        let unknown = forms(&self.wanted.resources)
-            .iter()
-            .any(|form| !self.judged.contains(form));
+        let unknown = ids(&self.wanted.plan).iter().any(|id| !self.judged.contains(id));
         let why = self.failure.as_ref().filter(|_| unknown)?;
         Some(problem(
             "HoldersUnknown",
@@ -607,12 +611,13 @@ fn plugins_dir(kubelet_dir: &Path) -> PathBuf {
     kubelet_dir.join(device_plugin::DIR)
 }
 
-fn forms(resources: &[Arc<Resource>]) -> HashSet<Form> {
-    let of = |resource: &Arc<Resource>| -> Vec<Form> {
-        let form = |id: &str| (resource.name.clone(), id.to_owned(), resource.sharing);
-        resource.devices.iter().map(|device| form(&device.id)).collect()
+/// Resource and id of all devices. An id tells how its device is shared.
+fn ids(plan: &Plan) -> BTreeSet<(String, String)> {
+    let of = |resource: &'_ Resource| {
+        let ids = resource.devices.iter().map(|device| device.id.clone());
+        ids.map(|id| (resource.name.clone(), id)).collect::<Vec<_>>()
     };
-    resources.iter().flat_map(of).collect()
+    plan.resources.iter().flat_map(of).collect()
 }
 
 async fn under_way(look: &mut Option<BoxFuture<'static, Look>>) -> Look {

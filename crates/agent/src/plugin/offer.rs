@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use pitcrew_core::plugin::Resource;
+use pitcrew_core::plugin::holders::Blocked;
+use pitcrew_core::plugin::preference::Preference;
 use pitcrew_kubelet::device_plugin::{
     Device, HEALTHY, ListAndWatchResponse, NumaNode, TopologyInfo, UNHEALTHY,
 };
@@ -20,25 +22,17 @@ pub(crate) struct Offer {
     pub(crate) unhealthy: Arc<BTreeMap<String, String>>,
     /// What answers are made of.
     pub(crate) answers: Arc<Answers>,
+    /// Which devices to prefer.
+    pub(crate) preference: Arc<Preference>,
 }
 
 impl Offer {
-    /// Which of the free devices to take: the ones that must be among them first, then the others.
+    /// Which of the free devices to take. Those that must not be used are left out, whatever the kubelet thinks of
+    /// them; it never fails.
     pub(crate) fn prefer(&self, available: &[String], must: &[String], size: usize) -> Vec<String> {
-        let mut chosen: Vec<String> = must.iter().take(size).cloned().collect();
-        let usable = |id: &&String| available.contains(id) && !self.unhealthy.contains_key(*id);
-        let devices = self
-            .resource
-            .devices
-            .iter()
-            .map(|device| &device.id)
-            .filter(usable);
-        for id in devices {
-            if chosen.len() < size && !chosen.contains(id) {
-                chosen.push(id.clone());
-            }
-        }
-        chosen
+        let usable = |id: &&String| !self.unhealthy.contains_key(*id) || must.contains(id);
+        let available: Vec<String> = available.iter().filter(usable).cloned().collect();
+        self.preference.choose(&available, must, size)
     }
 
     /// The devices as the kubelet wants them.
@@ -64,7 +58,7 @@ impl Offer {
 pub(crate) fn unhealthy(
     resource: &Resource,
     sick: &BTreeMap<String, String>,
-    held: &BTreeMap<(String, String), String>,
+    held_back: &Blocked,
     answers: &Answers,
 ) -> BTreeMap<String, String> {
     let mut unhealthy = BTreeMap::new();
@@ -73,10 +67,7 @@ pub(crate) fn unhealthy(
         let why = is_sick
             .cloned()
             .or_else(|| answers.obstacle(resource, &device.uuid))
-            .or_else(|| {
-                let key = (resource.name.clone(), device.id.clone());
-                held.get(&key).cloned()
-            });
+            .or_else(|| held_back.get(&resource.name)?.get(&device.id).cloned());
         if let Some(why) = why {
             unhealthy.insert(device.id.clone(), why);
         }
@@ -110,6 +101,8 @@ pub(crate) struct Changes {
 mod tests {
     use super::*;
     use crate::plugin::Strategy;
+    use pitcrew_core::plugin::config::SharingPolicy;
+    use pitcrew_core::plugin::preference::Topology;
     use pitcrew_core::plugin::{Device as CoreDevice, Sharing};
 
     fn device(id: &str, uuid: &str, gpu: &str) -> CoreDevice {
@@ -158,7 +151,7 @@ mod tests {
     /// The reference marks one device of a sick GPU only (`parentToDeviceMap`), so its other replicas are handed out.
     #[test]
     fn all_replicas_and_mig_devices_of_a_sick_gpu_are_unhealthy() {
-        let none = BTreeMap::new();
+        let none = Blocked::new();
         let of = |sick: &[(&str, &str)]| unhealthy(&resource(), &reasons(sick), &none, &answers());
         assert_eq!(ids(&of(&[("GPU-1", "XID 79")])), ["GPU-1::0", "GPU-1::1"]);
         assert_eq!(ids(&of(&[("GPU-2", "XID 79")])), ["MIG-1", "MIG-2"]);
@@ -169,9 +162,10 @@ mod tests {
     #[test]
     fn a_sick_gpus_reason_comes_before_that_of_a_holder() {
         let sick = reasons(&[("GPU-1", "XID 79")]);
-        let held = ["GPU-1::0", "GPU-3"];
-        let held = held.map(|id| (("nvidia.com/gpu".to_owned(), id.to_owned()), "held".to_owned()));
-        let held = BTreeMap::from(held);
+        let held = Blocked::from([(
+            "nvidia.com/gpu".to_owned(),
+            reasons(&[("GPU-1::0", "held"), ("GPU-3", "held")]),
+        )]);
         let unhealthy = unhealthy(&resource(), &sick, &held, &answers());
         assert_eq!(unhealthy["GPU-1::0"], "XID 79");
         assert_eq!(unhealthy["GPU-3"], "held");
@@ -182,7 +176,7 @@ mod tests {
     fn what_no_container_could_start_with_is_unhealthy() {
         let none = BTreeMap::new();
         let of = |resource: &Resource, answers: &Answers| -> usize {
-            unhealthy(resource, &none, &BTreeMap::new(), answers).len()
+            unhealthy(resource, &none, &Blocked::new(), answers).len()
         };
         let mut resource = resource();
         let mut answers = answers();
@@ -203,13 +197,37 @@ mod tests {
         assert_eq!(of(&resource, &answers), 5);
     }
 
+    fn offer(unhealthy: &[(&str, &str)]) -> Offer {
+        let resource = resource();
+        Offer {
+            preference: Arc::new(Preference::new(
+                &resource,
+                &Topology::default(),
+                SharingPolicy::default(),
+            )),
+            resource: Arc::new(resource),
+            unhealthy: Arc::new(reasons(unhealthy)),
+            answers: Arc::default(),
+        }
+    }
+
+    /// Pain 2 of the reference: one lost GPU fails every call.
+    #[test]
+    fn pain_2_a_sick_gpu_is_never_preferred_and_never_in_the_way() {
+        let offer = offer(&[("GPU-3", "lost"), ("MIG-1", "lost")]);
+        let available = ["GPU-3", "MIG-1", "MIG-2", "GPU-1::1", "nobody knows this"].map(str::to_owned);
+        let chosen = offer.prefer(&available, &[], 2);
+        assert_eq!(chosen.len(), 2);
+        assert!(
+            chosen.iter().all(|id| id == "MIG-2" || id == "GPU-1::1"),
+            "{chosen:?}"
+        );
+        assert_eq!(offer.prefer(&available, &["GPU-3".to_owned()], 1), ["GPU-3"]);
+    }
+
     #[test]
     fn the_list_has_every_device_with_its_health_and_numa_node() {
-        let offer = Offer {
-            resource: Arc::new(resource()),
-            unhealthy: Arc::new(reasons(&[("MIG-1", "XID 79")])),
-            answers: Arc::default(),
-        };
+        let offer = offer(&[("MIG-1", "XID 79")]);
         let list = offer.list().devices;
         assert_eq!(list.len(), 5);
         assert_eq!(list[0].topology.as_ref().unwrap().nodes[0].id, 1);

@@ -9,7 +9,8 @@ use pitcrew_core::gpu::GpuReadings;
 use pitcrew_core::labels::Offer;
 use pitcrew_core::plugin::Resource;
 use pitcrew_core::plugin::config::{Config, Remark};
-use pitcrew_core::plugin::resources;
+use pitcrew_core::plugin::preference::Topology;
+use pitcrew_core::plugin::resources::{self, Plan};
 use pitcrew_core::ports::GpuError;
 use pitcrew_core::{Gpu, Inventory, Reading};
 use pitcrew_host::Host;
@@ -52,8 +53,8 @@ pub(super) struct Node {
     installed: Option<Installed>,
     made: Option<Made>,
     plugin: Status,
-    /// What the node should offer; `None` before that is known.
-    resources: Option<Vec<Arc<Resource>>>,
+    /// What the node should offer, and how its GPUs are connected; `None` before that is known.
+    plan: Option<(Arc<Plan>, Arc<Topology>)>,
     /// What was told of the plan.
     remarks: Vec<String>,
     problems: BTreeMap<Part, Problem>,
@@ -77,7 +78,7 @@ impl Node {
             installed: None,
             made: None,
             plugin: Status::default(),
-            resources: None,
+            plan: None,
             remarks: Vec::new(),
             problems: BTreeMap::new(),
             notices: Vec::new(),
@@ -205,7 +206,8 @@ impl Node {
                     }
                 }
                 self.remarks = remarks;
-                self.resources = Some(plan.resources.into_iter().map(Arc::new).collect());
+                let topology = Topology::of(&known);
+                self.plan = Some((Arc::new(plan), Arc::new(topology)));
                 let problem = self.config_problem.clone();
                 self.set_problem(Part::Config, problem);
             }
@@ -271,10 +273,13 @@ impl Node {
             in_spec: Some(made.names()),
             nodes: Arc::clone(&made.nodes),
         };
+        let (plan, topology) = self.plan.clone()?;
         Some(Wanted {
-            resources: self.resources.clone()?,
+            plan,
             sick: self.health.sick().clone(),
             answers: Arc::new(answers),
+            topology,
+            policy: plugin.sharing_policy,
         })
     }
 
@@ -344,28 +349,27 @@ impl Node {
             gpus: self.gpus.clone(),
             sick: self.health.sick().clone(),
             held: Some(self.held()),
-            resources: self
-                .resources
-                .iter()
-                .flatten()
-                .map(|resource| Resource::clone(resource))
-                .collect(),
+            resources: self.resources().to_vec(),
             registered: self.plugin.registered.clone(),
             tier: self.way.as_ref().map_or(Tier::Unknown, |way| way.tier),
             problems: self.problems.clone(),
         }
     }
 
+    fn resources(&self) -> &[Resource] {
+        self.plan
+            .as_ref()
+            .map_or(&[], |(plan, _)| plan.resources.as_slice())
+    }
+
     /// Who holds what, by GPU.
     fn held(&self) -> BTreeMap<String, BTreeSet<String>> {
         let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for holding in &self.plugin.held {
-            let of = |resource: &&Arc<Resource>| resource.name == holding.resource;
             let device = self
-                .resources
+                .resources()
                 .iter()
-                .flatten()
-                .find(of)
+                .find(|resource| resource.name == holding.resource)
                 .and_then(|resource| resource.devices.iter().find(|device| device.id == holding.id));
             if let Some(device) = device {
                 held.entry(device.gpu.clone())

@@ -248,10 +248,9 @@ pub fn changes(fs: &dyn HostFs, nodes: &[Node]) -> Vec<Change> {
             }
             // The numbers of all but the GPUs are given out anew whenever a module is loaded.
             Ok(FileKind::CharDevice { .. }) => changes.push(Change::File(Step::remove(node.path.clone()))),
-            // Whoever put it there meant something by it.
-            Ok(_) => continue,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => continue,
+            // Whoever put something else there meant something by it.
+            Ok(_) | Err(_) => continue,
         }
         let dir = node.path.parent().unwrap_or(Path::new("/dev")).to_owned();
         if !dirs.contains(&dir) && fs.kind(&dir).is_err() {

@@ -24,6 +24,7 @@ mod there;
 mod uses;
 
 pub use manifest::{Entry, Kind, Manifest, parse as parse_manifest};
+pub(super) use step::read;
 pub use step::{Executor, Step, StepError};
 pub use there::{Occupant, Place, There};
 pub(super) use uses::is_default;
@@ -59,7 +60,6 @@ pub struct Wanted {
 /// The wrapper's settings that differ from its own defaults, as in its file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_excessive_bools, reason = "they are switches of a file")]
 pub struct WrapperSettings {
     /// Whether `NVIDIA_VISIBLE_DEVICES` counts in containers that are not privileged.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -231,7 +231,7 @@ pub fn collect(there: &There, uses: &Uses, current: &str) -> Plan {
     let old: BTreeSet<&String> = there
         .versions
         .iter()
-        .filter(|version| *version != current && !named.contains(*version))
+        .filter(|version| *version != current && !named.contains(version))
         .collect();
     // A link that still leads to an old version is put right by `plan` first.
     let linked = |version: &str| {

@@ -285,7 +285,10 @@ fn supervisor(host: &Host) -> Option<&'static str> {
 fn config(value: &str, host: &Host) -> (Treatment, String) {
     let in_force = host.containerd.value().map(|containerd| &containerd.config_path);
     if let Some(name) = supervisor(host) {
-        let why = if value.ends_with(".tmpl") {
+        let why = if Path::new(value)
+            .extension()
+            .is_some_and(|ending| ending == "tmpl")
+        {
             "a tool that edits a template breaks the next start of the node".to_owned()
         } else if in_force.is_some_and(|path| path == Path::new(value)) {
             format!("{name} writes this file anew at each start, so nothing that is changed in it stays")

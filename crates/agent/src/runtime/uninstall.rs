@@ -5,12 +5,14 @@
 
 use std::path::{Path, PathBuf};
 
+use pitcrew_cdi::Kind;
+use pitcrew_cdi::spec::{DEVICE_PLUGIN_GPU, GPU, MANAGEMENT_GPU};
 use pitcrew_core::ports::HostFs;
 use pitcrew_host::Host;
 
 use super::install::{
-    Entry, Kind, MANIFEST, Occupant, Step, There, Uses, WRAPPER, WRAPPER_CDI, WRAPPER_SETTINGS,
-    WrapperSettings,
+    Entry, Kind as Written, MANIFEST, Occupant, Step, There, Uses, WRAPPER, WRAPPER_CDI, WRAPPER_SETTINGS,
+    Wanted, WrapperSettings,
 };
 use super::tier::HANDLER;
 
@@ -67,6 +69,46 @@ fn restart(unit: Option<&str>) -> String {
     }
 }
 
+/// Where the agent may have written specifications, in the directory that it writes them to.
+pub fn spec_paths(cdi_dir: &Path) -> Vec<PathBuf> {
+    let kinds = [DEVICE_PLUGIN_GPU, GPU, MANAGEMENT_GPU];
+    let stems = kinds.iter().filter_map(|kind| kind.parse().ok());
+    stems
+        .flat_map(|kind: Kind| {
+            ["json", "yaml"].map(|ending| cdi_dir.join(format!("{}.{ending}", kind.file_stem())))
+        })
+        .collect()
+}
+
+/// Looks at the node whose root is mounted at `root`, and plans: [`plan`] with what is found. `sockets` are those of our
+/// device plugin, and `cdi_dir` is where the agent writes specifications.
+///
+/// # Errors
+/// As of [`plan`].
+pub fn look_and_plan(
+    root: &Path,
+    fs: &dyn HostFs,
+    host: &Host,
+    cdi_dir: &Path,
+    sockets: Vec<PathBuf>,
+    wrapper_too: bool,
+) -> Result<Plan, Refused> {
+    // No version is wanted any more.
+    let wanted = Wanted {
+        version: String::new(),
+        binary: PathBuf::new(),
+        wrapper: WrapperSettings::default(),
+    };
+    let there = There::look(root, host, &wanted);
+    let uses = Uses::look(fs, host, &there.home);
+    let removal = Removal {
+        sockets,
+        specs: specs(fs, &there.home, &spec_paths(cdi_dir)),
+        wrapper_too,
+    };
+    plan(host, &there, &uses, &removal)
+}
+
 /// Those of these files that the agent wrote: all of their hooks are programs of ours. Others are left alone.
 pub fn specs(fs: &dyn HostFs, home: &Path, candidates: &[PathBuf]) -> Vec<PathBuf> {
     let is_ours = |path: &&PathBuf| {
@@ -90,29 +132,7 @@ pub fn specs(fs: &dyn HostFs, home: &Path, candidates: &[PathBuf]) -> Vec<PathBu
 /// # Errors
 /// Where the node, or a pod that runs, would miss it. Then nothing at all is to be done.
 pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Result<Plan, Refused> {
-    let wrapper_is_ours = there.links().next().is_some();
-    if wrapper_is_ours && super::install::is_default(host, uses) {
-        let unit = host
-            .distribution
-            .value()
-            .and_then(|distribution| distribution.unit.value());
-        return Err(Refused::DefaultRuntime { unit: unit.cloned() });
-    }
-    if !uses.unread.is_empty() {
-        return Err(Refused::Unread(uses.unread.clone()));
-    }
-    let mut holders: Vec<String> = uses
-        .tasks
-        .iter()
-        .filter(|task| !task.versions.is_empty())
-        .map(|task| task.name().to_owned())
-        .collect();
-    holders.sort();
-    holders.dedup();
-    if !holders.is_empty() {
-        return Err(Refused::InUse(holders));
-    }
-
+    refuse(host, there, uses)?;
     let mut plan = Plan::default();
     let keep = kept_wrapper(there, uses, removal, &mut plan.remarks);
     plan.steps
@@ -170,16 +190,16 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
         .filter(|entry| !stays(entry))
         // A link that isn't ours any more is somebody else's.
         .filter(|entry| {
-            entry.kind != Kind::Link
+            entry.kind != Written::Link
                 || matches!(there.occupant(&entry.path), Occupant::Ours(_) | Occupant::Nobody)
         })
         .collect();
     // Links, then files, then directories from the inside out: never a link to what is gone.
     going.sort_by_key(|entry| {
         let kind = match entry.kind {
-            Kind::Link => 0,
-            Kind::File => 1,
-            Kind::Directory => 2,
+            Written::Link => 0,
+            Written::File => 1,
+            Written::Directory => 2,
         };
         (kind, std::cmp::Reverse(entry.path.components().count()))
     });
@@ -196,6 +216,33 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
         plan.steps.push(Step::write(&list, left.text()));
     }
     Ok(plan)
+}
+
+/// Fails where the node, or a pod that runs, would miss anything.
+fn refuse(host: &Host, there: &There, uses: &Uses) -> Result<(), Refused> {
+    let wrapper_is_ours = there.links().next().is_some();
+    if wrapper_is_ours && super::install::is_default(host, uses) {
+        let unit = host
+            .distribution
+            .value()
+            .and_then(|distribution| distribution.unit.value());
+        return Err(Refused::DefaultRuntime { unit: unit.cloned() });
+    }
+    if !uses.unread.is_empty() {
+        return Err(Refused::Unread(uses.unread.clone()));
+    }
+    let mut holders: Vec<String> = uses
+        .tasks
+        .iter()
+        .filter(|task| !task.versions.is_empty())
+        .map(|task| task.name().to_owned())
+        .collect();
+    holders.sort();
+    holders.dedup();
+    if !holders.is_empty() {
+        return Err(Refused::InUse(holders));
+    }
+    Ok(())
 }
 
 /// The wrapper's file, where it must stay, and why.
@@ -234,8 +281,8 @@ fn is_of_wrapper(entry: &Entry, target: &Path, there: &There) -> bool {
         .chain(links.iter().map(PathBuf::as_path));
     let mut kept = kept.peekable();
     match entry.kind {
-        Kind::Directory => kept.any(|path| path.starts_with(&entry.path)),
-        Kind::File | Kind::Link => kept.any(|path| path == entry.path),
+        Written::Directory => kept.any(|path| path.starts_with(&entry.path)),
+        Written::File | Written::Link => kept.any(|path| path == entry.path),
     }
 }
 

@@ -1,7 +1,6 @@
 //! Everything at once, by seed: pods come and go, the sharing changes, kubelet and agent are killed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pitcrew_core::plugin::{Resource, Sharing};
@@ -26,12 +25,13 @@ impl Seeded {
 }
 
 /// How the node of three GPUs may be configured.
-fn layout(number: u64) -> Vec<Arc<Resource>> {
+fn layout(number: u64) -> Vec<Resource> {
     match number {
         0 => vec![whole(3)],
         1 => vec![resource(GPU, 3, Sharing::TimeSlicing, 4)],
         2 => vec![resource(SHARED, 3, Sharing::TimeSlicing, 4)],
-        _ => vec![whole(2), mig(2, 7)],
+        3 => vec![resource(GPU, 3, Sharing::Mps, 4)],
+        _ => vec![whole(2), mig(3, 7)],
     }
 }
 
@@ -63,7 +63,7 @@ async fn storm(seed: u64, length: Duration) {
                 }
             }
             28..30 => {
-                now = random.below(4);
+                now = random.below(5);
                 node.plugins.update(wanted(layout(now)));
             }
             30 => kubelet.restart().await.unwrap(),

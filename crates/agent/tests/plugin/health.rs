@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pitcrew_agent::plugin::Wanted;
-use pitcrew_core::plugin::Sharing;
+use pitcrew_core::plugin::{Resource, Sharing};
 
 use crate::node::{Node, SOON, mig, pod, resource, wanted, whole};
 
@@ -67,8 +67,8 @@ async fn pain_14_all_shares_and_mig_devices_of_a_sick_gpu_are_unhealthy() {
     assert_eq!(kubelet.allocatable("nvidia.com/mig-2g.20gb"), Some(1));
 }
 
-fn mig_of_another() -> std::sync::Arc<pitcrew_core::plugin::Resource> {
-    let mut other = (*mig(3, 1)).clone();
+fn mig_of_another() -> Resource {
+    let mut other = mig(3, 1);
     "nvidia.com/mig-2g.20gb".clone_into(&mut other.name);
-    other.into()
+    other
 }

@@ -1,13 +1,13 @@
 //! A node for tests: a directory, a fake kubelet, the device plugin.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pitcrew_agent::Notice;
-use pitcrew_agent::plugin::{Answers, Place, Plugins, Status, Strategy, Wanted};
-use pitcrew_core::plugin::{Device, Resource, Sharing, uuid_of};
+use pitcrew_agent::plugin::{Answers, Place, Plugins, Shared, Status, Strategy, Wanted};
+use pitcrew_core::plugin::resources::Plan;
+use pitcrew_core::plugin::{Device, Resource, Sharing, replica_id, uuid_of};
 use pitcrew_kubelet::fake::{Form, Held, Kubelet, Pod, conflicts};
 use tempfile::TempDir;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -82,6 +82,19 @@ impl Node {
         self.until(reason, is_so).await
     }
 
+    /// Waits until so many ids are held back for a reason that has these words in it; one of the reasons.
+    pub(crate) async fn until_held_back(&self, count: usize, words: &str) -> String {
+        let matching = |status: &Status| {
+            let reasons = status.held_back.values().flat_map(|ids| ids.values());
+            let matching = reasons.filter(|why| why.contains(words)).cloned();
+            matching.collect::<Vec<String>>()
+        };
+        let status = self
+            .until("ids held back", |status| matching(status).len() == count)
+            .await;
+        matching(&status).remove(0)
+    }
+
     /// Everything that was told so far.
     pub(crate) fn told(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.notices.try_recv().ok())
@@ -101,14 +114,10 @@ fn start(dir: &Path) -> (Plugins, UnboundedReceiver<Notice>) {
 }
 
 /// A resource of `gpus` GPUs, whole or in so many shares.
-pub(crate) fn resource(name: &str, gpus: u32, sharing: Sharing, shares: u32) -> Arc<Resource> {
+pub(crate) fn resource(name: &str, gpus: u32, sharing: Sharing, shares: u32) -> Resource {
     let ids = (0..gpus).flat_map(|gpu| {
         let uuid = format!("GPU-{gpu}");
-        let of = move |share: u32| match sharing {
-            Sharing::None => uuid.clone(),
-            Sharing::TimeSlicing | Sharing::Mps => format!("{uuid}::{share}"),
-        };
-        (0..shares).map(move |share| (gpu, of(share)))
+        (0..shares).map(move |share| (gpu, replica_id(&uuid, sharing, share, shares)))
     });
     let devices = ids.map(|(gpu_index, id)| Device {
         uuid: uuid_of(&id).to_owned(),
@@ -117,21 +126,21 @@ pub(crate) fn resource(name: &str, gpus: u32, sharing: Sharing, shares: u32) -> 
         gpu_index,
         numa: Some(gpu_index / 4),
     });
-    Arc::new(Resource {
+    Resource {
         name: name.to_owned(),
         sharing,
         one_per_container: sharing != Sharing::None,
         devices: devices.collect(),
-    })
+    }
 }
 
 /// Whole GPUs.
-pub(crate) fn whole(gpus: u32) -> Arc<Resource> {
+pub(crate) fn whole(gpus: u32) -> Resource {
     resource("nvidia.com/gpu", gpus, Sharing::None, 1)
 }
 
 /// MIG devices of one GPU.
-pub(crate) fn mig(gpu: u32, count: u32) -> Arc<Resource> {
+pub(crate) fn mig(gpu: u32, count: u32) -> Resource {
     let devices = (0..count).map(|at| Device {
         id: format!("MIG-{gpu}-{at}"),
         uuid: format!("MIG-{gpu}-{at}"),
@@ -139,23 +148,31 @@ pub(crate) fn mig(gpu: u32, count: u32) -> Arc<Resource> {
         gpu_index: gpu,
         numa: None,
     });
-    Arc::new(Resource {
+    Resource {
         name: "nvidia.com/mig-1g.10gb".to_owned(),
         sharing: Sharing::None,
         one_per_container: false,
         devices: devices.collect(),
-    })
+    }
 }
 
 /// These resources, all healthy, handed out by CDI names.
-pub(crate) fn wanted(resources: impl IntoIterator<Item = Arc<Resource>>) -> Wanted {
+pub(crate) fn wanted(resources: impl IntoIterator<Item = Resource>) -> Wanted {
+    let mut plan = Plan::default();
+    plan.resources = resources.into_iter().collect();
+    let mps = plan.resources.iter();
+    let mps = mps.filter(|resource| resource.sharing == Sharing::Mps);
+    let mps = mps
+        .map(|resource| (resource.name.clone(), Shared::default()))
+        .collect();
     Wanted {
-        resources: resources.into_iter().collect(),
-        sick: BTreeMap::new(),
+        plan: Arc::new(plan),
         answers: Arc::new(Answers {
             strategies: vec![Strategy::CdiCri],
+            mps,
             ..Answers::default()
         }),
+        ..Wanted::default()
     }
 }
 
@@ -175,6 +192,7 @@ fn form(held: &Held) -> Option<(String, Form)> {
     Some(match uuid.strip_prefix("MIG-") {
         Some(mig) => (format!("GPU-{}", mig.split('-').next()?), part("mig")),
         None if held.id == uuid => (uuid.to_owned(), Form::Whole),
-        None => (uuid.to_owned(), part("shares")),
+        None if held.id.contains("-of-") => (uuid.to_owned(), part("mps")),
+        None => (uuid.to_owned(), part("time-slicing")),
     })
 }

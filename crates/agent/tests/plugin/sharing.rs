@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pitcrew_core::plugin::Sharing;
+use pitcrew_core::plugin::{Resource, Sharing};
 use pitcrew_kubelet::fake::{Kubelet, Options};
 
 use crate::node::{Node, SOON, double_booked, mig, pod, resource, wanted, whole};
@@ -10,7 +10,7 @@ use crate::node::{Node, SOON, double_booked, mig, pod, resource, wanted, whole};
 const GPU: &str = "nvidia.com/gpu";
 const SHARED: &str = "nvidia.com/gpu.shared";
 
-fn shares(name: &str) -> std::sync::Arc<pitcrew_core::plugin::Resource> {
+fn shares(name: &str) -> Resource {
     resource(name, 2, Sharing::TimeSlicing, 4)
 }
 
@@ -24,11 +24,7 @@ async fn shares_of_a_gpu_that_a_pod_holds_whole_wait_for_it() {
         node.plugins.update(wanted([shares(name)]));
         // Those of the free GPU, and no more.
         kubelet.wait_for(name, 4, SOON).await.unwrap();
-        let status = node
-            .until("four held back", |status| status.held_back.len() == 4)
-            .await;
-        let why = status.held_back.values().next().unwrap();
-        assert!(why.contains("default/train"), "{why}");
+        node.until_held_back(4, "default/train").await;
         for at in 0..4 {
             kubelet
                 .admit(&pod(&format!("share-{at}"), name, 1))
@@ -86,12 +82,10 @@ async fn the_agent_may_be_killed_while_the_sharing_changes() {
     node.restart_agent();
     node.plugins.update(wanted([shares(GPU)]));
     kubelet.wait_for(GPU, 4, SOON).await.unwrap();
-    node.until("four held back", |status| status.held_back.len() == 4)
-        .await;
+    node.until_held_back(4, "default/train").await;
     kubelet.restart().await.unwrap();
     kubelet.wait_for(GPU, 4, SOON).await.unwrap();
-    node.until("four held back", |status| status.held_back.len() == 4)
-        .await;
+    node.until_held_back(4, "default/train").await;
     kubelet.remove_pod("default", "train");
     kubelet.wait_for(GPU, 8, SOON).await.unwrap();
 }
@@ -103,11 +97,7 @@ async fn mig_devices_of_a_gpu_that_a_pod_holds_wait_for_it() {
     kubelet.wait_for(GPU, 1, SOON).await.unwrap();
     kubelet.admit(&pod("train", GPU, 1)).await.unwrap();
     node.plugins.update(wanted([mig(0, 7)]));
-    node.until("all held back", |status| {
-        let reasons = status.held_back.values();
-        reasons.filter(|why| why.contains("default/train")).count() == 7
-    })
-    .await;
+    node.until_held_back(7, "default/train").await;
     kubelet.wait_for("nvidia.com/mig-1g.10gb", 0, SOON).await.unwrap();
     kubelet.remove_pod("default", "train");
     kubelet.wait_for("nvidia.com/mig-1g.10gb", 7, SOON).await.unwrap();
@@ -123,7 +113,7 @@ async fn while_nobody_says_who_holds_what_everything_may_be_held() {
     let kubelet = Kubelet::with(node.dir.path(), options).await.unwrap();
     node.plugins.update(wanted([whole(2)]));
     let status = node.until_problem("HoldersUnknown").await;
-    assert_eq!(status.held_back.len(), 2);
+    assert_eq!(status.held_back[GPU].len(), 2);
     assert_eq!(kubelet.allocatable(GPU).unwrap_or_default(), 0);
     // The kubelet's own checkpoint is as good.
     let checkpoint = r#"{"Data":{"PodDeviceEntries":[{"PodUID":"u","ResourceName":"nvidia.com/gpu",
@@ -132,11 +122,7 @@ async fn while_nobody_says_who_holds_what_everything_may_be_held() {
     kubelet.wait_for(GPU, 2, SOON).await.unwrap();
     node.plugins.update(wanted([shares(GPU)]));
     kubelet.wait_for(GPU, 4, SOON).await.unwrap();
-    assert!(
-        node.told()
-            .iter()
-            .any(|text| text.contains("GPU-0 of nvidia.com/gpu"))
-    );
+    assert!(node.told().iter().any(|text| text.contains("held by pod u")));
 }
 
 #[tokio::test]
@@ -156,11 +142,7 @@ async fn what_was_just_handed_out_counts_before_the_kubelet_has_written_it_down(
     DevicePluginClient::new(channel).allocate(request).await.unwrap();
     node.plugins.update(wanted([shares(GPU)]));
     kubelet.wait_for(GPU, 4, SOON).await.unwrap();
-    let status = node
-        .until("four held back", |status| status.held_back.len() == 4)
-        .await;
-    let why = status.held_back.values().next().unwrap();
-    assert!(why.contains("being started"), "{why}");
+    node.until_held_back(4, "being started").await;
     // The kubelet has given it up.
     kubelet.wait_for(GPU, 8, SOON * 3).await.unwrap();
 }

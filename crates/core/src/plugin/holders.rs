@@ -26,7 +26,8 @@ pub struct Holding {
 /// Ids that must not be handed out, by resource, each with the reason.
 pub type Blocked = BTreeMap<String, BTreeMap<String, String>>;
 
-/// How a device is handed out, as its id tells.
+/// How a device is handed out, as its id tells. Replicas that NVIDIA's own plugin handed out for MPS look like time
+/// slices; its daemon is gone where we serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form<'a> {
     /// To one container.

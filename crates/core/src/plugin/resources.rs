@@ -16,7 +16,7 @@ mod mig;
 mod share;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -226,7 +226,7 @@ fn usable<'a>(inventory: &'a Inventory, plan: &mut Plan) -> Vec<(&'a Gpu, &'a st
         plan.left_out.push(LeftOut {
             gpu_index: gpu.index,
             pci: gpu.pci.address,
-            uuid: gpu.readings.uuid.value().cloned(),
+            uuid: gpu.readings.uuid.value().filter(|uuid| !uuid.is_empty()).cloned(),
             reason,
         });
     }

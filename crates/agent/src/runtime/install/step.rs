@@ -226,6 +226,11 @@ fn sync(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
+/// A file of the host whose root is mounted somewhere; `None` where it can't be read.
+pub(crate) fn read(root: &Path, path: &Path) -> Option<Vec<u8>> {
+    inside(root, path).and_then(fs::read).ok()
+}
+
 /// Where a path of the host is, as seen from here: links on the way are followed inside the host's root, as the host
 /// would. What is at the path itself is not followed.
 pub(super) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {

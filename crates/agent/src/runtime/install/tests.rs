@@ -325,19 +325,22 @@ fn nvidias_installer_deleting_its_directory_breaks_no_pod() {
     assert!(node.runs(&Path::new(TOOLKIT_DIR).join(WRAPPER)), "it is put back");
 }
 
+/// A manifest, what is done to the node, and what is told.
+type Case = (&'static str, fn(&Node), &'static str);
+
 #[test]
 fn a_wrapper_that_is_not_ours_stays() {
     let wrapper = Path::new(TOOLKIT_DIR).join(WRAPPER);
-    let cases: [(&str, &dyn Fn(&Node), &str); 3] = [
+    let cases: [Case; 3] = [
         (
             "description: x\nlike: rke2\nscenario: rtx3060\nfiles:\n  /usr/local/nvidia/toolkit/nvidia-ctk: x\n  \
              /usr/local/nvidia/toolkit/nvidia-container-runtime: \"#!/bin/sh\\n\"\n",
-            &|_| {},
+            |_| {},
             "holds NVIDIA's container toolkit, which stays as it is",
         ),
         (
             "description: x\nlike: rke2\nscenario: rtx3060\n",
-            &|node| {
+            |node| {
                 fs::create_dir_all(node.at("/usr/local/nvidia/toolkit/")).unwrap();
                 symlink(
                     "/opt/other",
@@ -349,7 +352,7 @@ fn a_wrapper_that_is_not_ours_stays() {
         ),
         (
             "description: x\nlike: rke2\nscenario: rtx3060\nfiles:\n  /usr/bin/nvidia-container-runtime: x\n",
-            &|_| {},
+            |_| {},
             "the handler `nvidia` is `/usr/bin/nvidia-container-runtime`, which stays",
         ),
     ];

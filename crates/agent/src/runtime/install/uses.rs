@@ -7,7 +7,7 @@ use pitcrew_core::ports::HostFs;
 use pitcrew_host::Host;
 
 use super::WRAPPER;
-use crate::runtime::tier::{HANDLER, TOOLKIT_DIR};
+use crate::runtime::tier::{self, TOOLKIT_DIR};
 
 /// Below the state directory of containerd: the bundles of all containers that Kubernetes has started.
 const TASKS: &str = "io.containerd.runtime.v2.task/k8s.io";
@@ -177,17 +177,10 @@ fn pod_of(config: &[u8]) -> Option<String> {
     Some(format!("{}/{}", of("sandbox-namespace")?, of("sandbox-name")?))
 }
 
-/// Handlers that pods name by their runtime class and that are ours.
+/// True where every container of the node is started through our wrapper, or will be from the next start on.
 pub(crate) fn is_default(host: &Host, uses: &Uses) -> bool {
-    let config = host
-        .containerd
-        .value()
-        .and_then(|containerd| containerd.config.value());
-    let now = config.and_then(|config| config.default_handler.as_deref());
-    let next = host
-        .distribution
-        .value()
-        .and_then(|distribution| distribution.default_runtime.value());
-    now.is_some_and(|name| name == HANDLER || uses.handlers.iter().any(|handler| handler == name))
-        || next.is_some_and(|name| name == HANDLER)
+    let containerd = host.containerd.value();
+    let config = containerd.and_then(|containerd| containerd.config.value());
+    let now = config.and_then(|config| config.default_handler.as_ref());
+    tier::is_default(host) || now.is_some_and(|name| uses.handlers.contains(name))
 }

@@ -17,18 +17,14 @@ fn installed() -> Node {
 }
 
 fn planned(node: &Node, wrapper_too: bool) -> Result<Plan, Refused> {
-    let wanted = node.wanted("1.0.0");
-    let there = node.there(&wanted);
-    let removal = Removal {
-        sockets: vec![SOCKET.into()],
-        specs: specs(
-            &node.fs(),
-            &there.home,
-            &[SPEC.into(), "/etc/cdi/other.json".into()],
-        ),
+    look_and_plan(
+        node.dir.path(),
+        &node.fs(),
+        &node.host(),
+        Path::new(SPEC).parent().unwrap(),
+        vec![SOCKET.into()],
         wrapper_too,
-    };
-    plan(&node.host(), &there, &node.uses(&there), &removal)
+    )
 }
 
 #[test]

@@ -234,15 +234,10 @@ impl Reader {
         Some(items.iter().enumerate().map(item).collect())
     }
 
+    /// Yes or no, in any of the words that YAML has for them.
     pub(super) fn flag(&mut self, place: &Place<'_>) -> Option<bool> {
         match place.tree {
             Tree::Bool(value) => Some(*value),
-            // YAML 1.1, which Kubernetes reads, has more words for it.
-            Tree::Text(text) => match text.to_ascii_lowercase().as_str() {
-                "yes" | "on" | "y" => Some(true),
-                "no" | "off" | "n" => Some(false),
-                _ => self.wrong(place, "true or false"),
-            },
             _ => self.wrong(place, "true or false"),
         }
     }

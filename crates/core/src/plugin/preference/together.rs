@@ -99,7 +99,7 @@ fn next(set: &mut [usize], of: usize) -> bool {
 }
 
 /// How many sets of `size` there are of `of`, at most a little beyond [`MOST_SETS`].
-fn sets(of: usize, size: usize) -> u64 {
+pub(super) fn sets(of: usize, size: usize) -> u64 {
     let mut sets: u64 = 1;
     for step in 0..size.min(of - size) {
         sets = sets * (of - step) as u64 / (step as u64 + 1);

@@ -36,6 +36,7 @@ pub(super) fn devices<'a>(
     if strategy == MigStrategy::Single {
         check_single(&cuts)?;
     }
+    remark_unused(&cuts, config, plan);
     let mut all = Vec::new();
     for Cut { gpu, uuid, devices } in cuts {
         let product = gpu.readings.name.value().map_or("", String::as_str);
@@ -74,6 +75,34 @@ pub(super) fn devices<'a>(
         }
     }
     Ok(all)
+}
+
+/// Tells of names that nothing here gets. One configuration serves many nodes, so that is no error.
+fn remark_unused(cuts: &[Cut<'_>], config: &Config, plan: &mut Plan) {
+    let whole = cuts.iter().filter(|cut| cut.devices.is_none());
+    let products: BTreeSet<String> = whole
+        .filter_map(|cut| cut.gpu.readings.name.value().cloned())
+        .collect();
+    let cut_up = cuts.iter().filter_map(|cut| cut.devices.as_ref()).flatten();
+    let profiles: BTreeSet<String> = cut_up.map(|(_, device)| device.profile.to_string()).collect();
+    for (what, rules, there) in [
+        ("gpus", &config.names.gpus, products),
+        ("mig", &config.names.mig, profiles),
+    ] {
+        for (at, rule) in rules.iter().enumerate() {
+            if !there.is_empty() && !there.iter().any(|name| rule.pattern.fits(name)) {
+                let there: Vec<&str> = there.iter().map(String::as_str).collect();
+                plan.remarks.push(Remark::new(
+                    format!("resources.{what}[{at}].pattern"),
+                    format!(
+                        "is `{}`, which fits nothing on this node: there is {}",
+                        rule.pattern,
+                        there.join(", ")
+                    ),
+                ));
+            }
+        }
+    }
 }
 
 /// How a GPU is offered; `None` for not at all.

@@ -1,0 +1,6 @@
+//! The whole agent on imaginary nodes: what the main loop makes of a node that changes.
+
+mod bench;
+mod driver;
+mod health;
+mod node;
