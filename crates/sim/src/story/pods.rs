@@ -32,8 +32,7 @@ impl Story<'_> {
                 Vec::new(),
             );
         } else {
-            self.pod("one-gpu", GPU).await?;
-            self.slice(whole).await?;
+            self.whole_and_slice(whole).await?;
         }
         self.mig_slice(whole).await
     }
@@ -42,7 +41,7 @@ impl Story<'_> {
         self.node.resources().get(resource).map_or(0, Vec::len)
     }
 
-    /// Runs a pod that asks for one device, shows what it got, and ends it.
+    /// Runs a pod that asks for one device, and shows what it got.
     async fn pod(&mut self, name: &str, resource: &str) -> Result<(), Failure> {
         let what = format!("pod {name} getting {resource}");
         let pod = self.until(&what, async |node| {
@@ -74,49 +73,63 @@ impl Story<'_> {
         let nodes: Vec<&str> = given.nodes.iter().map(String::as_str).collect();
         details.push(format!("nodes   {}", nodes.join(" ")));
         self.seen("pod", format!("{name} asked for {resource}: 1 and sees"), details);
-        self.node.remove(name);
         Ok(())
     }
 
-    /// Writes the configuration and waits until a resource has so many devices.
-    async fn configure(&mut self, text: &str, resource: &str, count: usize) -> Result<(), Failure> {
-        self.node
-            .configure(text)
-            .map_err(|error| Self::failed("writing the configuration", error))?;
-        self.counted(resource, count).await
+    fn end(&mut self, name: &str) {
+        self.node.remove(name);
+        self.done("pod", format!("{name} ends"));
     }
 
-    async fn counted(&mut self, resource: &str, count: usize) -> Result<(), Failure> {
-        self.until(&format!("{resource}: {count} at the kubelet"), async |node| {
+    fn configure(&mut self, text: &str, what: &str) -> Result<(), Failure> {
+        self.done("config", what);
+        let written = self.node.configure(text);
+        written.map_err(|error| Self::failed("writing the configuration", error))
+    }
+
+    /// Waits until the kubelet knows so many devices of a resource, and may hand out so many of them.
+    async fn counted(&mut self, resource: &str, count: usize, healthy: usize) -> Result<(), Failure> {
+        let wanted = |healthy: usize, count: usize| {
+            if healthy == count {
+                format!("{resource}: {count}")
+            } else {
+                format!("{resource}: {count}, and may hand out {healthy} of them")
+            }
+        };
+        let what = format!("the kubelet knowing {}", wanted(healthy, count));
+        self.until(&what, async |node| {
             let resources = node.resources();
             let devices = resources.get(resource).map_or(&[][..], Vec::as_slice);
-            let healthy = devices.iter().filter(|device| device.healthy).count();
-            if (healthy, devices.len()) == (count, count) {
+            let known = devices.iter().filter(|device| device.healthy).count();
+            if (known, devices.len()) == (healthy, count) {
                 Ok(())
             } else {
-                Err(format!(
-                    "the kubelet knows {} of it, {healthy} of them healthy",
-                    devices.len()
-                ))
+                Err(format!("it knows {}", wanted(known, devices.len())))
             }
         })
-        .await
+        .await?;
+        self.seen("kubelet", format!("knows {}", wanted(healthy, count)), Vec::new());
+        Ok(())
     }
 
-    async fn slice(&mut self, whole: usize) -> Result<(), Failure> {
-        self.done(
-            "config",
-            format!("time-slicing is switched on: {REPLICAS} for each GPU"),
-        );
+    /// A pod with a whole GPU, and one with a slice. Sharing is switched while they run: what they hold is not handed out
+    /// in another form before they end.
+    async fn whole_and_slice(&mut self, whole: usize) -> Result<(), Failure> {
+        self.pod("one-gpu", GPU).await?;
+        let on = format!("time-slicing is switched on, {REPLICAS} for each GPU, while one-gpu runs");
+        self.configure(&configuration("none", REPLICAS), &on)?;
         let shared = whole * REPLICAS;
-        self.configure(&configuration("none", REPLICAS), GPU, shared)
-            .await?;
-        self.seen("kubelet", format!("knows {GPU}: {shared}"), Vec::new());
+        self.counted(GPU, shared, shared - REPLICAS).await?;
+        self.end("one-gpu");
+        self.counted(GPU, shared, shared).await?;
         self.pod("time-slice", GPU).await?;
-        self.done("config", "time-slicing is switched off");
-        self.configure(&configuration("none", 1), GPU, whole).await?;
-        self.seen("kubelet", format!("knows {GPU}: {whole}"), Vec::new());
-        Ok(())
+        self.configure(
+            &configuration("none", 1),
+            "time-slicing is switched off while time-slice runs",
+        )?;
+        self.counted(GPU, whole, whole - 1).await?;
+        self.end("time-slice");
+        self.counted(GPU, whole, whole).await
     }
 
     /// Cuts the first GPU that can be cut, unless one is cut already.
@@ -155,10 +168,7 @@ impl Story<'_> {
             undo = Some((uuid, device.gpu_instance));
         }
         let after = machine.inventory().map_err(|error| Self::failed(what, error))?;
-        self.done("config", "the MIG strategy is set to mixed");
-        self.node
-            .configure(&configuration("mixed", 1))
-            .map_err(|error| Self::failed("writing the configuration", error))?;
+        self.configure(&configuration("mixed", 1), "the MIG strategy is set to mixed")?;
         let total = slices(&after);
         let resource = self
             .until(&format!("{total} MIG slices at the kubelet"), async |node| {
@@ -174,6 +184,7 @@ impl Story<'_> {
         let count = self.count(&resource);
         self.seen("kubelet", format!("knows {resource}: {count}"), Vec::new());
         self.pod("mig-slice", &resource).await?;
+        self.end("mig-slice");
         if let Some((uuid, gpu_instance)) = undo {
             let mut mend = || {
                 machine.destroy(&uuid, gpu_instance)?;
@@ -183,9 +194,8 @@ impl Story<'_> {
             mend().map_err(|error| Self::failed("making the GPU whole again", error))?;
             self.done("mig", format!("{uuid} is made whole again"));
         }
-        self.configure(&configuration("none", 1), GPU, whole).await?;
-        self.seen("kubelet", format!("knows {GPU}: {whole}"), Vec::new());
-        Ok(())
+        self.configure(&configuration("none", 1), "the MIG strategy is set back to none")?;
+        self.counted(GPU, whole, whole).await
     }
 }
 
