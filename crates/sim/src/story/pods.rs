@@ -1,7 +1,10 @@
 //! Pods: a whole GPU, a time-slice, a MIG slice.
 
-use pitcrew_core::Inventory;
+use std::fmt;
+
+use pitcrew_core::health::{self, Verdict};
 use pitcrew_core::ports::{InventorySource as _, Mig as _};
+use pitcrew_core::{Gpu, Inventory};
 
 use super::{Failure, Mark, Story};
 
@@ -9,6 +12,34 @@ use super::{Failure, Mark, Story};
 const GPU: &str = "nvidia.com/gpu";
 /// Into how many a GPU is sliced.
 const REPLICAS: usize = 4;
+
+/// Devices of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    /// That the kubelet knows.
+    known: usize,
+    /// That it may hand out.
+    healthy: usize,
+}
+
+impl Counts {
+    fn sliced(self) -> Self {
+        Self {
+            known: self.known * REPLICAS,
+            healthy: self.healthy * REPLICAS,
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.known)?;
+        if self.healthy < self.known {
+            write!(f, ", and may hand out {} of them", self.healthy)?;
+        }
+        Ok(())
+    }
+}
 
 /// A configuration of NVIDIA's device plugin.
 fn configuration(mig_strategy: &str, replicas: usize) -> String {
@@ -23,8 +54,8 @@ fn configuration(mig_strategy: &str, replicas: usize) -> String {
 impl Story<'_> {
     pub(super) async fn pods(&mut self) -> Result<(), Failure> {
         self.chapter("three pods");
-        let whole = self.count(GPU);
-        if whole == 0 {
+        let whole = self.whole()?;
+        if whole.healthy == 0 {
             self.line(
                 Mark::Skipped,
                 "pod",
@@ -32,13 +63,24 @@ impl Story<'_> {
                 Vec::new(),
             );
         } else {
+            self.counted(GPU, whole).await?;
             self.whole_and_slice(whole).await?;
         }
         self.mig_slice(whole).await
     }
 
-    fn count(&self, resource: &str) -> usize {
-        self.node.resources().get(resource).map_or(0, Vec::len)
+    /// What the kubelet should know of whole GPUs: all that it knows, and may hand out those that are well and not cut.
+    fn whole(&self) -> Result<Counts, Failure> {
+        let inventory = self.node.machine().clone().inventory();
+        let inventory = inventory.map_err(|error| Self::failed("asking the driver", error))?;
+        let is_whole = |gpu: &&Gpu| {
+            let mode = gpu.readings.mig_mode.value();
+            mode.is_none_or(|mode| !mode.current) && health::assess(gpu).verdict != Verdict::Unhealthy
+        };
+        Ok(Counts {
+            known: self.node.resources().get(GPU).map_or(0, Vec::len),
+            healthy: inventory.gpus.iter().filter(is_whole).count(),
+        })
     }
 
     /// Runs a pod that asks for one device, and shows what it got.
@@ -88,52 +130,53 @@ impl Story<'_> {
     }
 
     /// Waits until the kubelet knows so many devices of a resource, and may hand out so many of them.
-    async fn counted(&mut self, resource: &str, count: usize, healthy: usize) -> Result<(), Failure> {
-        let wanted = |healthy: usize, count: usize| {
-            if healthy == count {
-                format!("{resource}: {count}")
-            } else {
-                format!("{resource}: {count}, and may hand out {healthy} of them")
-            }
-        };
-        let what = format!("the kubelet knowing {}", wanted(healthy, count));
-        self.until(&what, async |node| {
-            let resources = node.resources();
-            let devices = resources.get(resource).map_or(&[][..], Vec::as_slice);
-            let known = devices.iter().filter(|device| device.healthy).count();
-            if (known, devices.len()) == (healthy, count) {
-                Ok(())
-            } else {
-                Err(format!("it knows {}", wanted(known, devices.len())))
-            }
-        })
+    async fn counted(&mut self, resource: &str, wanted: Counts) -> Result<(), Failure> {
+        self.until(
+            &format!("the kubelet knowing {resource}: {wanted}"),
+            async |node| {
+                let resources = node.resources();
+                let devices = resources.get(resource).map_or(&[][..], Vec::as_slice);
+                let known = Counts {
+                    known: devices.len(),
+                    healthy: devices.iter().filter(|device| device.healthy).count(),
+                };
+                if known == wanted {
+                    Ok(())
+                } else {
+                    Err(format!("it knows {known}"))
+                }
+            },
+        )
         .await?;
-        self.seen("kubelet", format!("knows {}", wanted(healthy, count)), Vec::new());
+        self.seen("kubelet", format!("knows {resource}: {wanted}"), Vec::new());
         Ok(())
     }
 
     /// A pod with a whole GPU, and one with a slice. Sharing is switched while they run: what they hold is not handed out
     /// in another form before they end.
-    async fn whole_and_slice(&mut self, whole: usize) -> Result<(), Failure> {
+    async fn whole_and_slice(&mut self, whole: Counts) -> Result<(), Failure> {
+        let without_one = Counts {
+            healthy: whole.healthy - 1,
+            ..whole
+        };
         self.pod("one-gpu", GPU).await?;
         let on = format!("time-slicing is switched on, {REPLICAS} for each GPU, while one-gpu runs");
         self.configure(&configuration("none", REPLICAS), &on)?;
-        let shared = whole * REPLICAS;
-        self.counted(GPU, shared, shared - REPLICAS).await?;
+        self.counted(GPU, without_one.sliced()).await?;
         self.end("one-gpu");
-        self.counted(GPU, shared, shared).await?;
+        self.counted(GPU, whole.sliced()).await?;
         self.pod("time-slice", GPU).await?;
         self.configure(
             &configuration("none", 1),
             "time-slicing is switched off while time-slice runs",
         )?;
-        self.counted(GPU, whole, whole - 1).await?;
+        self.counted(GPU, without_one).await?;
         self.end("time-slice");
-        self.counted(GPU, whole, whole).await
+        self.counted(GPU, whole).await
     }
 
     /// Cuts the first GPU that can be cut, unless one is cut already.
-    async fn mig_slice(&mut self, whole: usize) -> Result<(), Failure> {
+    async fn mig_slice(&mut self, whole: Counts) -> Result<(), Failure> {
         let what = "cutting a GPU";
         let mut machine = self.node.machine().clone();
         let before = machine.inventory().map_err(|error| Self::failed(what, error))?;
@@ -181,8 +224,7 @@ impl Story<'_> {
                 }
             })
             .await?;
-        let count = self.count(&resource);
-        self.seen("kubelet", format!("knows {resource}: {count}"), Vec::new());
+        self.seen("kubelet", format!("knows {resource}"), Vec::new());
         self.pod("mig-slice", &resource).await?;
         self.end("mig-slice");
         if let Some((uuid, gpu_instance)) = undo {
@@ -195,7 +237,7 @@ impl Story<'_> {
             self.done("mig", format!("{uuid} is made whole again"));
         }
         self.configure(&configuration("none", 1), "the MIG strategy is set back to none")?;
-        self.counted(GPU, whole, whole).await
+        self.counted(GPU, whole).await
     }
 }
 
