@@ -158,6 +158,7 @@ impl Builder {
         let version = distribution.and_then(|found| found.version.value());
         let version = version.map(|version| format!("v{version}"));
         cluster::define(&client).await?;
+        cluster::configure(&api, "version: v1\n")?;
         cluster::register(&client, &self.name, version.as_deref()).await?;
         let (sender, notices) = Notices::collect();
         let mut settings = Settings::new(self.name);
