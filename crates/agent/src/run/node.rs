@@ -31,6 +31,9 @@ use crate::snapshot::{Part, Problem, Snapshot};
 use crate::specs::keep::{Made, Order};
 use crate::specs::{Basis, DriverRoots, directories_of};
 
+#[cfg(test)]
+mod tests;
+
 /// The driver that hands a GPU to containers.
 const OURS: &str = "nvidia";
 

@@ -125,6 +125,27 @@ impl Bench {
             .unwrap();
     }
 
+    /// Waits until the Node has this label.
+    pub(crate) async fn has_label(&self, key: &str, value: &str) {
+        let api: Api<Object> = Api::all(self.node.client().clone());
+        let waited = async {
+            loop {
+                let node = api.get(self.node.name()).await.unwrap();
+                let labels = node.metadata.labels.unwrap_or_default();
+                if labels.get(key).is_some_and(|found| found == value) {
+                    return;
+                }
+                tokio::time::sleep(SHORT).await;
+            }
+        };
+        let waited = tokio::time::timeout(LONG, waited).await;
+        assert!(
+            waited.is_ok(),
+            "never: {key}={value}; the agent told:\n{}",
+            self.told()
+        );
+    }
+
     /// UUIDs of the GPUs that the kubelet holds for unhealthy.
     pub(crate) fn unhealthy(&self, resource: &str) -> Vec<String> {
         let devices = self.node.kubelet().devices(resource);
