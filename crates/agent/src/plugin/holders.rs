@@ -10,7 +10,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use pitcrew_core::plugin::holders::Holding;
+pub use pitcrew_core::plugin::holders::Holding;
 use pitcrew_kubelet::pod_resources::{ListPodResourcesRequest, ListPodResourcesResponse, client};
 use serde::Deserialize;
 
