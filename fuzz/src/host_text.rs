@@ -11,6 +11,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = system::parse_secure_boot(bytes);
     let _ = distribution::parse_k3s_version(bytes);
     let _ = distribution::parse_containerd_command(bytes);
+    let _ = kubelet::parse_held(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = system::parse_os_release(text);
     let _ = system::cgroup_version(&system::parse_mounts(text));
