@@ -13,7 +13,8 @@ struct DebianPackage {
     file: &'static str,
 }
 
-/// For the test bed: a C compiler and libseccomp for runc, busybox for the pod image, xz for packing.
+/// For the test bed: a C compiler and libseccomp for runc, busybox for the pod image, xz for packing. For images of other
+/// distributions: a glibc whose loader knows `/usr/lib64`, as upstream's does and Debian's own doesn't, and musl.
 const DEBIAN_PACKAGES: &[DebianPackage] = &[
     DebianPackage {
         name: "busybox-static",
@@ -24,12 +25,20 @@ const DEBIAN_PACKAGES: &[DebianPackage] = &[
         file: "/usr/bin/gcc",
     },
     DebianPackage {
+        name: "libc6-amd64-i386-cross",
+        file: "/usr/i686-linux-gnu/lib64/libc.so.6",
+    },
+    DebianPackage {
         name: "libc6-dev",
         file: "/usr/include/stdio.h",
     },
     DebianPackage {
         name: "libseccomp-dev",
         file: "/usr/include/seccomp.h",
+    },
+    DebianPackage {
+        name: "musl-tools",
+        file: "/usr/bin/musl-gcc",
     },
     DebianPackage {
         name: "pkg-config",

@@ -31,9 +31,13 @@ func runOnce() error {
 	parent := flags.String("cgroup-parent", "", "cgroup under which the sandbox is made")
 	handler := flags.String("runtime-handler", "", "runtime handler, as a RuntimeClass names it")
 	limit := flags.Duration("timeout", time.Minute, "for all of it")
-	var devices, environment list
+	readOnly := flags.Bool("read-only", false, "the container's root can't be written to")
+	user := flags.Int64("user", 0, "user that it runs as")
+	var devices, environment, nodes, mounts list
 	flags.Var(&devices, "cdi-device", "vendor/class=name; may be repeated")
 	flags.Var(&environment, "env", "NAME=VALUE; may be repeated")
+	flags.Var(&nodes, "device", "HOST:CONTAINER:PERMISSIONS of a device node; may be repeated")
+	flags.Var(&mounts, "mount", "HOST:CONTAINER[:ro]; may be repeated")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: crirun [flags] [--] COMMAND [ARGUMENT...]")
 		flags.PrintDefaults()
@@ -75,11 +79,30 @@ func runOnce() error {
 		Command:  flags.Args(),
 		LogPath:  "main.log",
 		Linux: &cri.LinuxContainerConfig{
-			SecurityContext: &cri.LinuxContainerSecurityContext{NamespaceOptions: network},
+			SecurityContext: &cri.LinuxContainerSecurityContext{
+				NamespaceOptions: network,
+				ReadonlyRootfs:   *readOnly,
+				RunAsUser:        &cri.Int64Value{Value: *user},
+			},
 		},
 	}
 	for _, name := range devices {
 		container.CDIDevices = append(container.CDIDevices, &cri.CDIDevice{Name: name})
+	}
+	for _, text := range nodes {
+		part := strings.SplitN(text, ":", 3)
+		if len(part) != 3 {
+			return fmt.Errorf("--device %s: it is not HOST:CONTAINER:PERMISSIONS", text)
+		}
+		container.Devices = append(container.Devices, &cri.Device{HostPath: part[0], ContainerPath: part[1], Permissions: part[2]})
+	}
+	for _, text := range mounts {
+		part := strings.SplitN(text, ":", 3)
+		if len(part) < 2 {
+			return fmt.Errorf("--mount %s: it is not HOST:CONTAINER[:ro]", text)
+		}
+		readOnly := len(part) == 3 && part[2] == "ro"
+		container.Mounts = append(container.Mounts, &cri.Mount{HostPath: part[0], ContainerPath: part[1], Readonly: readOnly})
 	}
 	for _, pair := range environment {
 		key, value, _ := strings.Cut(pair, "=")
