@@ -78,7 +78,7 @@ struct Main {
     config: watch::Receiver<Option<Arc<Chosen<Config>>>>,
     config_problem: watch::Receiver<Option<Problem>>,
     object: watch::Receiver<Known>,
-    offers: watch::Sender<Offer>,
+    offers: watch::Sender<Option<Offer>>,
     label_problem: watch::Receiver<Option<Problem>>,
     restart_problem: watch::Receiver<Option<Problem>>,
     plugins: Plugins,
@@ -104,7 +104,7 @@ impl Main {
         let (choose, config) = watch::channel(None);
         let (config_trouble, config_problem) = watch::channel(None);
         let (follow, object) = watch::channel(None);
-        let (offers, offer) = watch::channel(Offer::default());
+        let (offers, offer) = watch::channel(None);
         let (label_trouble, label_problem) = watch::channel(None);
         let (restart_trouble, restart_problem) = watch::channel(None);
         let (wanted, _) = watch::channel(GpuNodeSpec::default());
@@ -248,9 +248,7 @@ impl Main {
         if let Some(wanted) = self.node.wanted() {
             self.plugins.update(wanted);
         }
-        if let Some(offer) = self.node.labels() {
-            put(&self.offers, offer);
-        }
+        put(&self.offers, self.node.labels());
         put(&self.snapshots, self.node.snapshot());
     }
 
