@@ -34,7 +34,8 @@ use crate::runtime::mounts::BindMount;
 use crate::snapshot::Problem;
 
 /// Where MPS keeps things on the host, unless the configuration says otherwise: the reference's place.
-pub const ROOT: &str = "/run/nvidia/mps";
+pub use pitcrew_core::plugin::config::MPS_ROOT as ROOT;
+
 /// Shared memory of clients and servers, on the host. Its parent is a file system in memory of half the node's on every
 /// distribution, so that nothing has to be mounted: a mount of the agent's would have to spread to the host first.
 pub const SHARED_MEMORY: &str = "/dev/shm/nvidia-mps";

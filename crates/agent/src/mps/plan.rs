@@ -2,21 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use pitcrew_core::catalog::ComputeCapability;
+use pitcrew_core::catalog::{ComputeCapability, max_mps_clients};
 use pitcrew_core::plugin::{Resource, Sharing};
 use pitcrew_core::{Gpu, Inventory};
 use serde::{Deserialize, Serialize};
 
 use super::problems;
 use crate::snapshot::Problem;
-
-/// Most clients of one GPU, from [`MANY_FROM`] on. The manual says 48 from 7.0 on; NVIDIA's device plugin, whose
-/// configurations must mean the same here, from 7.5 on.
-const MANY: usize = 48;
-/// Most clients of an older GPU.
-const FEW: usize = 16;
-/// See [`MANY`].
-const MANY_FROM: ComputeCapability = ComputeCapability { major: 7, minor: 5 };
 
 /// One daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,8 +91,6 @@ fn daemon(resource: &Resource, gpus: &Inventory) -> Result<Daemon, Problem> {
 fn most_clients(gpu: &Gpu) -> usize {
     let read = gpu.readings.compute_capability.value().copied();
     let known = read.or_else(|| gpu.card().map(|card| card.compute_capability));
-    match known {
-        Some(capability) if capability >= MANY_FROM => MANY,
-        _ => FEW,
-    }
+    let old = ComputeCapability { major: 0, minor: 0 };
+    usize::try_from(max_mps_clients(known.unwrap_or(old))).unwrap_or(usize::MAX)
 }
