@@ -66,6 +66,8 @@ pub struct Report {
     pub recoveries: u32,
     /// The longest that capacity took to come back.
     pub slowest: Duration,
+    /// All that happened, and what the agent told of it.
+    pub past: Vec<String>,
 }
 
 impl fmt::Display for Report {
@@ -171,6 +173,7 @@ pub async fn run(options: &Options) -> Result<Report, Error> {
             past: world.past.split_off(first),
         }
     })?;
+    world.report.past = world.past;
     Ok(world.report)
 }
 

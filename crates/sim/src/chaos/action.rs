@@ -1,6 +1,6 @@
 //! What can happen to a node.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pitcrew_apiserver::{ApiError, Fault, Match, Verb};
 use pitcrew_core::ports::Mig as _;
@@ -10,6 +10,8 @@ use pitcrew_scenario::Change;
 use super::{ANSWER, World};
 use crate::dice::{Dice, pick};
 
+/// How long a pod waits for something to be had.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// Configurations of the device plugin that are switched between.
 const CONFIGURATIONS: [&str; 5] = [
     "version: v1\nflags:\n  migStrategy: none\n",
@@ -222,18 +224,24 @@ impl World {
     }
 
     async fn admit(&mut self, resource: u32, count: u32) -> Result<(), String> {
-        let resources = self.node.resources();
-        let (free, taken): (Vec<_>, Vec<_>) = resources.into_iter().partition(|(_, devices)| {
-            let mut devices = devices.iter();
-            devices.any(|device| device.healthy && device.held_by.is_empty())
-        });
-        // Mostly what can be had.
-        let from = if free.is_empty() || resource % 8 == 0 {
-            taken
-        } else {
-            free
+        // As the scheduler does, most wait for something to be had; some are here at a bad moment.
+        let waits = !resource.is_multiple_of(4);
+        let until = Instant::now() + PATIENCE;
+        let names = loop {
+            let (free, taken): (Vec<_>, Vec<_>) =
+                self.node.resources().into_iter().partition(|(_, devices)| {
+                    let mut devices = devices.iter();
+                    devices.any(|device| device.healthy && device.held_by.is_empty())
+                });
+            if !free.is_empty() && waits {
+                break free;
+            }
+            if !waits || Instant::now() > until {
+                break free.into_iter().chain(taken).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         };
-        let names: Vec<String> = from.into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = names.into_iter().map(|(name, _)| name).collect();
         let Some(resource) = pick(&names, resource).cloned() else {
             return Ok(());
         };
