@@ -334,7 +334,8 @@ impl Node {
         self.kept.spawn(task);
     }
 
-    /// Puts the device plugin's configuration into the ConfigMap that the agent follows, in the place of the one before it.
+    /// Puts the device plugin's configuration into the `ConfigMap` that the agent follows, in the place of the one before
+    /// it.
     /// Faults of the API server don't keep it from arriving.
     ///
     /// # Errors

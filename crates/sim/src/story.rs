@@ -147,7 +147,7 @@ impl<'a> Story<'a> {
         self.heard += notices.len();
         for notice in notices {
             let is_seen = matches!(notice.topic, Topic::Plugin | Topic::Status);
-            if notice.level > Level::Warning || notice.level > Level::Info && !is_seen {
+            if notice.level > Level::Info && !is_seen {
                 self.line(Mark::Warning, &notice.topic.to_string(), notice.text, Vec::new());
             }
         }

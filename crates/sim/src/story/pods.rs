@@ -1,6 +1,7 @@
 //! Pods: a whole GPU, a time-slice, a MIG slice.
 
 use std::fmt;
+use std::time::Duration;
 
 use pitcrew_core::health::{self, Verdict};
 use pitcrew_core::ports::{InventorySource as _, Mig as _};
@@ -12,6 +13,10 @@ use super::{Failure, Mark, Story};
 const GPU: &str = "nvidia.com/gpu";
 /// Into how many a GPU is sliced.
 const REPLICAS: usize = 4;
+
+/// How long a pod goes on after something was changed around it: long enough for the agent to find it in the kubelet's
+/// books. Of one that is gone before, it knows only that it was about to start, and waits for it.
+const WORK: Duration = Duration::from_millis(500);
 
 /// Devices of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +123,9 @@ impl Story<'_> {
         Ok(())
     }
 
-    fn end(&mut self, name: &str) {
+    async fn end(&mut self, name: &str) {
+        tokio::time::sleep(WORK).await;
+        self.hear();
         self.node.remove(name);
         self.done("pod", format!("{name} ends"));
     }
@@ -163,7 +170,7 @@ impl Story<'_> {
         let on = format!("time-slicing is switched on, {REPLICAS} for each GPU, while one-gpu runs");
         self.configure(&configuration("none", REPLICAS), &on)?;
         self.counted(GPU, without_one.sliced()).await?;
-        self.end("one-gpu");
+        self.end("one-gpu").await;
         self.counted(GPU, whole.sliced()).await?;
         self.pod("time-slice", GPU).await?;
         self.configure(
@@ -171,7 +178,7 @@ impl Story<'_> {
             "time-slicing is switched off while time-slice runs",
         )?;
         self.counted(GPU, without_one).await?;
-        self.end("time-slice");
+        self.end("time-slice").await;
         self.counted(GPU, whole).await
     }
 
@@ -226,7 +233,11 @@ impl Story<'_> {
             .await?;
         self.seen("kubelet", format!("knows {resource}"), Vec::new());
         self.pod("mig-slice", &resource).await?;
-        self.end("mig-slice");
+        self.configure(
+            &configuration("none", 1),
+            "the MIG strategy is set back to none while mig-slice runs",
+        )?;
+        self.end("mig-slice").await;
         if let Some((uuid, gpu_instance)) = undo {
             let mut mend = || {
                 machine.destroy(&uuid, gpu_instance)?;
@@ -236,7 +247,6 @@ impl Story<'_> {
             mend().map_err(|error| Self::failed("making the GPU whole again", error))?;
             self.done("mig", format!("{uuid} is made whole again"));
         }
-        self.configure(&configuration("none", 1), "the MIG strategy is set back to none")?;
         self.counted(GPU, whole).await
     }
 }
