@@ -24,7 +24,7 @@ use crate::health::{Change, Health};
 use crate::mps;
 use crate::notice::{Level, Notice, Topic};
 use crate::plugin::strategy::choose;
-use crate::plugin::{Answers, Status, Wanted};
+use crate::plugin::{Answers, Choice, Status, Wanted};
 use crate::runtime::{Tier, Way, assess};
 use crate::settings::Settings;
 use crate::snapshot::{Part, Problem, Snapshot};
@@ -216,6 +216,11 @@ impl Node {
                     .map(Remark::to_string)
                     .collect();
                 remarks.extend(plan.left_out.iter().map(ToString::to_string));
+                remarks.extend(
+                    self.choice(config)
+                        .map(|choice| choice.remarks)
+                        .unwrap_or_default(),
+                );
                 for remark in &remarks {
                     if !self.remarks.contains(remark) {
                         self.tell(Level::Warning, Topic::Plugin, remark.clone());
@@ -293,13 +298,20 @@ impl Node {
         self.shared = shared;
     }
 
+    /// How containers are told their devices; `None` before it is known what the runtime can do.
+    fn choice(&self, config: &Config) -> Option<Choice> {
+        let (host, way) = (self.host.as_ref()?, self.way.as_ref()?);
+        let asked = offer::strategies(config);
+        Some(choose(way.tier, &asked, offer::kubelet(host)))
+    }
+
     /// What the device plugin should serve; `None` before everything is known that it needs.
     pub(super) fn wanted(&self) -> Option<Wanted> {
-        let (known, host, way) = (self.known.as_ref()?, self.host.as_ref()?, self.way.as_ref()?);
+        let (known, host) = (self.known.as_ref()?, self.host.as_ref()?);
         let config = &self.config.as_ref()?.config;
         let made = self.made.as_ref()?;
         let plugin = &config.flags.plugin;
-        let choice = choose(way.tier, &offer::strategies(config), offer::kubelet(host));
+        let choice = self.choice(config)?;
         let answers = Answers {
             strategies: choice.strategies,
             pass_device_specs: plugin.pass_device_specs,
