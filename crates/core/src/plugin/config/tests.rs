@@ -271,6 +271,19 @@ fn what_can_t_be_read_is_refused_at_its_place() {
 }
 
 #[test]
+fn a_text_that_grows_without_end_is_refused() {
+    let deep = "[".repeat(100_000);
+    let maps = "{\"flags\": ".repeat(100_000);
+    let steps = "- ".repeat(100_000);
+    let bomb = (1..60).fold("flags: &a0 [x, x, x]\n".to_owned(), |text, at| {
+        format!("{text}f{at}: &a{at} [*a{0}, *a{0}, *a{0}]\n", at - 1)
+    });
+    for text in [deep, maps, steps, bomb] {
+        assert!(Config::parse(&text).is_err(), "{}", &text[..20]);
+    }
+}
+
+#[test]
 fn device_lists_are_told_one_by_one_or_with_commas() {
     use DeviceListStrategy as L;
 

@@ -32,11 +32,18 @@ impl Tree {
     }
 }
 
+/// Most levels of maps and lists in each other. The deepest field has eight; sixty-four, which is usual, are more than the
+/// stack of a thread takes while they are read.
+const DEEPEST: usize = 16;
+
 /// The tree of a text, and its first line; an empty text is [`Tree::Null`].
 pub(super) fn parse(text: &str) -> Result<Spanned<Tree>, ConfigError> {
     // A byte order mark is how some editors begin a file.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    serde_saphyr::from_str(text).map_err(|error| {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_depth: DEEPEST },
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
         let message = error.without_snippet().to_string();
         let what = message.lines().next().unwrap_or_default();

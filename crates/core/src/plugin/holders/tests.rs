@@ -202,11 +202,24 @@ enum Step {
     End(usize),
 }
 
+/// One resource, shared in every way: what owners switch between.
+fn simple() -> impl Strategy<Value = String> {
+    let kind = prop::sample::select(vec!["timeSlicing", "mps"]);
+    prop_oneof![
+        Just(String::new()),
+        Just(MIXED.to_owned()),
+        (kind, any::<bool>(), 2..4).prop_map(|(kind, rename, replicas)| format!(
+            "sharing: {{{kind}: {{renameByDefault: {rename}, resources: [{{name: gpu, replicas: {replicas}}}]}}}}"
+        )),
+    ]
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         1 => crate::plugin::resources::tests::any_config().prop_map(Step::Configure),
-        4 => any::<usize>().prop_map(Step::HandOut),
-        2 => any::<usize>().prop_map(Step::End),
+        2 => simple().prop_map(Step::Configure),
+        8 => any::<usize>().prop_map(Step::HandOut),
+        3 => any::<usize>().prop_map(Step::End),
     ];
     prop::collection::vec(step, 1..60)
 }
