@@ -90,8 +90,8 @@ impl Sink {
 pub struct Channels {
     /// What is known of the node.
     pub snapshot: watch::Receiver<Snapshot>,
-    /// How its GPUs are offered.
-    pub offer: watch::Receiver<Offer>,
+    /// How its GPUs are offered; `None` before that is known, when no label says anything.
+    pub offer: watch::Receiver<Option<Offer>>,
     /// The Node object, from [`crate::node::follow`].
     pub node: watch::Receiver<Known>,
     /// Where it is told what doesn't work.
@@ -239,7 +239,7 @@ impl Keeper<'_> {
         let snapshot = self.channels.snapshot.borrow_and_update().clone();
         let offer = self.channels.offer.borrow_and_update().clone();
         let now = Instant::now();
-        let (wish, again) = match self.memory.wish(&snapshot, &offer, self.timestamp, now) {
+        let (wish, again) = match self.memory.wish(&snapshot, offer.as_ref(), self.timestamp, now) {
             Wish::Wait => return None,
             Wish::Labels(labels) => (labels, None),
             Wish::Keep(until, bare) => match self.kept() {

@@ -79,7 +79,7 @@ struct Main {
     config: watch::Receiver<Option<Arc<Chosen<Config>>>>,
     config_problem: watch::Receiver<Option<Problem>>,
     object: watch::Receiver<Known>,
-    offers: watch::Sender<Offer>,
+    offers: watch::Sender<Option<Offer>>,
     label_problem: watch::Receiver<Option<Problem>>,
     plugins: Plugins,
     labels_end: Option<oneshot::Sender<()>>,
@@ -101,7 +101,7 @@ impl Main {
         let (choose, config) = watch::channel(None);
         let (config_trouble, config_problem) = watch::channel(None);
         let (follow, object) = watch::channel(None);
-        let (offers, offer) = watch::channel(Offer::default());
+        let (offers, offer) = watch::channel(None);
         let (label_trouble, label_problem) = watch::channel(None);
         let (wanted, _) = watch::channel(GpuNodeSpec::default());
         let (labels_end, end) = oneshot::channel();
@@ -229,9 +229,7 @@ impl Main {
         if let Some(wanted) = self.node.wanted() {
             self.plugins.update(wanted);
         }
-        if let Some(offer) = self.node.labels() {
-            put(&self.offers, offer);
-        }
+        put(&self.offers, self.node.labels());
         put(&self.snapshots, self.node.snapshot());
     }
 

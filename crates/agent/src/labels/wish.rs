@@ -36,11 +36,12 @@ impl Memory {
     pub(super) fn wish(
         &mut self,
         snapshot: &Snapshot,
-        offer: &Offer,
+        offer: Option<&Offer>,
         timestamp: Option<u64>,
         now: Instant,
     ) -> Wish {
-        let (Some(host), Some(gpus)) = (&snapshot.host, &snapshot.gpus) else {
+        // A node that shares its GPUs must not be told to be one that doesn't until its configuration is read.
+        let (Some(host), Some(gpus), Some(offer)) = (&snapshot.host, &snapshot.gpus, offer) else {
             return Wish::Wait;
         };
         let made = |inventory| made_of(host, inventory, offer, timestamp);

@@ -27,7 +27,7 @@ const PRODUCT: &str = "nvidia.com/gpu.product";
 /// An agent's labels, kept by it.
 struct Kept {
     snapshot: watch::Sender<Snapshot>,
-    offer: watch::Sender<Offer>,
+    offer: watch::Sender<Option<Offer>>,
     problem: watch::Receiver<Option<Problem>>,
     end: Option<oneshot::Sender<()>>,
     tasks: [JoinHandle<()>; 2],
@@ -36,7 +36,7 @@ struct Kept {
 impl Kept {
     fn start(bench: &Bench, sink: Sink) -> Self {
         let (snapshot, snapshots) = watch::channel(nothing_known());
-        let (offer, offers) = watch::channel(Offer::default());
+        let (offer, offers) = watch::channel(Some(Offer::default()));
         let (problem, problems) = watch::channel(None);
         let (known, node) = watch::channel(None);
         let (end, ended) = oneshot::channel::<()>();
@@ -159,7 +159,7 @@ async fn labels_are_written_to_the_node_by_their_own_manager_and_only_when_they_
         }],
         ..Offer::default()
     };
-    kept.offer.send_replace(shared);
+    kept.offer.send_replace(Some(shared));
     comes_to(&bench, "nvidia.com/gpu.replicas", Some("4")).await;
     assert_eq!(
         says(&bench, PRODUCT).await.as_deref(),
@@ -170,16 +170,28 @@ async fn labels_are_written_to_the_node_by_their_own_manager_and_only_when_they_
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_said_before_it_is_known_how_gpus_are_offered() {
+    let bench = Bench::new("t4").await;
+    let kept = Kept::start(&bench, Sink::Node);
+    kept.offer.send_replace(None);
+    kept.snapshot.send_replace(bench.look());
+    quiet().await;
+    assert_eq!(says(&bench, COUNT).await, None);
+    kept.offer.send_replace(Some(Offer::default()));
+    comes_to(&bench, COUNT, Some("1")).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_longer_true_goes() {
     let bench = Bench::new("mixed").await;
     let kept = Kept::start(&bench, Sink::Node);
-    kept.offer.send_replace(Offer {
+    kept.offer.send_replace(Some(Offer {
         mig: MigStrategy::Mixed,
         ..Offer::default()
-    });
+    }));
     kept.snapshot.send_replace(bench.look());
     comes_to(&bench, "nvidia.com/mig-1g.5gb.count", Some("2")).await;
-    kept.offer.send_replace(Offer::default());
+    kept.offer.send_replace(Some(Offer::default()));
     comes_to(&bench, "nvidia.com/mig-1g.5gb.count", None).await;
     assert_eq!(says(&bench, "nvidia.com/mig.strategy").await, None);
     assert_eq!(
@@ -302,10 +314,10 @@ async fn a_manager_that_is_alive_is_told_and_not_fought() {
         .filter(|text| text.contains("`nfd-master` keeps making label nvidia.com/gpu.count `4`"));
     assert_eq!(conflicts.count(), 1, "{told:?}");
     // The other labels are still ours to change.
-    kept.offer.send_replace(Offer {
+    kept.offer.send_replace(Some(Offer {
         mig: MigStrategy::Single,
         ..Offer::default()
-    });
+    }));
     comes_to(&bench, "nvidia.com/mig.strategy", Some("single")).await;
     assert_eq!(says(&bench, COUNT).await.as_deref(), Some("4"));
     // It was taken off the node, and left its label behind.
@@ -362,10 +374,10 @@ async fn lost_answers_a_hanging_server_and_lost_watches_are_survived() {
     comes_to(&bench, COUNT, Some("1")).await;
     quiet().await;
     faults.freeze();
-    kept.offer.send_replace(Offer {
+    kept.offer.send_replace(Some(Offer {
         mig: MigStrategy::Single,
         ..Offer::default()
-    });
+    }));
     tokio::time::sleep(Duration::from_mins(5)).await;
     assert_eq!(kept.reason().as_deref(), Some("LabelsNotWritten"));
     faults.thaw();
@@ -491,10 +503,10 @@ async fn a_node_feature_is_written_where_it_was_asked_for() {
     );
     until("it is well", || async { kept.reason().is_none() }).await;
     let _ = writes(&bench);
-    kept.offer.send_replace(Offer {
+    kept.offer.send_replace(Some(Offer {
         mig: MigStrategy::Single,
         ..Offer::default()
-    });
+    }));
     let strategy = || async {
         features(&bench).get(name).await.unwrap().data["spec"]["labels"]["nvidia.com/mig.strategy"]
             == "single"

@@ -15,7 +15,7 @@ fn labels(scenario: &str, offer: &Offer) -> std::collections::BTreeMap<String, S
     let machine = Machine::new(Scenario::builtin(scenario).unwrap());
     let host = HostRoot::over(machine.clone()).unwrap();
     let snapshot = look(&machine, &host);
-    let wish = Memory::default().wish(&snapshot, offer, Some(1_764_000_000), Instant::now());
+    let wish = Memory::default().wish(&snapshot, Some(offer), Some(1_764_000_000), Instant::now());
     let Wish::Labels(labels) = wish else {
         panic!("{wish:?}")
     };
