@@ -5,14 +5,14 @@
 //! entries of pods that are long gone until the next pod with a device comes. So the checkpoint counts until the list
 //! can be believed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use pitcrew_core::plugin::holders::Holding;
+pub use pitcrew_core::plugin::holders::Holding;
+use pitcrew_host::kubelet::parse_held;
 use pitcrew_kubelet::pod_resources::{ListPodResourcesRequest, ListPodResourcesResponse, client};
-use serde::Deserialize;
 
 /// How long a kubelet may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -47,7 +47,7 @@ pub struct Listed {
 pub async fn read(pod_resources: &Path, checkpoint: &Path, node: &str, up: Duration) -> Books {
     let listed = list(pod_resources, node).await;
     let checkpoint = match std::fs::read(checkpoint) {
-        Ok(text) => parse_checkpoint(&text).ok(),
+        Ok(text) => parse_held(&text).ok(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Vec::new()),
         Err(_) => None,
     };
@@ -111,48 +111,6 @@ fn listed(answer: ListPodResourcesResponse, node: &str) -> Listed {
         }
     }
     listed
-}
-
-/// The kubelet's checkpoint of devices, as far as it matters here.
-#[derive(Deserialize)]
-struct Checkpoint {
-    #[serde(rename = "Data")]
-    data: Data,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    #[serde(rename = "PodDeviceEntries", default)]
-    entries: Option<Vec<Entry>>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    #[serde(rename = "PodUID", default)]
-    pod: String,
-    #[serde(rename = "ResourceName", default)]
-    resource: String,
-    /// By NUMA node.
-    #[serde(rename = "DeviceIDs", default)]
-    ids: Option<BTreeMap<String, Option<Vec<String>>>>,
-}
-
-/// Who held what when the kubelet wrote its checkpoint. A holder is a pod's UID there.
-///
-/// # Errors
-/// With the reason, where the text is no such checkpoint.
-pub fn parse_checkpoint(text: &[u8]) -> Result<Vec<Holding>, String> {
-    let checkpoint: Checkpoint = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    let mut held = Vec::new();
-    for entry in checkpoint.data.entries.into_iter().flatten() {
-        let ids = entry.ids.into_iter().flat_map(BTreeMap::into_values);
-        held.extend(ids.flatten().flatten().map(|id| Holding {
-            resource: entry.resource.clone(),
-            id,
-            holder: format!("pod {}", entry.pod),
-        }));
-    }
-    Ok(held)
 }
 
 #[cfg(test)]
@@ -233,20 +191,5 @@ mod tests {
         assert_eq!(books.failure.as_deref(), Some("no answer"));
         assert_eq!(settle(failed(), None, long).held, None);
         assert_eq!(settle(failed(), Some(Vec::new()), long).held, None);
-    }
-
-    #[test]
-    fn a_checkpoint_is_read_with_all_that_kubelets_leave_out() {
-        let text = br#"{"Data":{"PodDeviceEntries":[{"PodUID":"u1","ContainerName":"c","ResourceName":"nvidia.com/gpu",
-            "DeviceIDs":{"-1":["GPU-1"],"0":["GPU-2"],"1":null},"AllocResp":"Cg=="},{"PodUID":"u2","DeviceIDs":null}],
-            "RegisteredDevices":{"nvidia.com/gpu":["GPU-1"]}},"Checksum":1}"#;
-        assert_eq!(
-            parse_checkpoint(text).unwrap(),
-            [holding("GPU-1", "pod u1"), holding("GPU-2", "pod u1")]
-        );
-        let none = br#"{"Data":{"PodDeviceEntries":null,"RegisteredDevices":{}},"Checksum":0}"#;
-        assert_eq!(parse_checkpoint(none), Ok(Vec::new()));
-        assert!(parse_checkpoint(b"").is_err());
-        assert!(parse_checkpoint(b"{\"Data\":7}").is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// How long an answer counts as a holder of its own where nobody looks.
@@ -17,22 +18,31 @@ const WRITTEN: Duration = Duration::from_secs(3);
 
 /// What was answered lately, for all resources.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger(Mutex<BTreeMap<(String, String), Instant>>);
+pub(crate) struct Ledger {
+    entries: Mutex<BTreeMap<(String, String), Instant>>,
+    noted: Notify,
+}
 
 impl Ledger {
     /// Notes ids of a resource.
     pub(crate) fn note<'a>(&self, resource: &str, ids: impl Iterator<Item = &'a String>) {
         let now = Instant::now();
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, at| now.duration_since(*at) < KEEP);
         for id in ids {
             entries.insert((resource.to_owned(), id.clone()), now);
         }
+        self.noted.notify_one();
+    }
+
+    /// Waits until something was noted.
+    pub(crate) async fn noted(&self) {
+        self.noted.notified().await;
     }
 
     /// Takes ids back that were noted and then refused.
     pub(crate) fn forget<'a>(&self, resource: &str, ids: impl Iterator<Item = &'a String>) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         for id in ids {
             entries.remove(&(resource.to_owned(), id.clone()));
         }
@@ -41,7 +51,7 @@ impl Ledger {
     /// Drops what the kubelet's books tell by themselves, as of a look that began at a moment: what they have, and what
     /// they should have by then if it were still held.
     pub(crate) fn compare(&self, held: &BTreeSet<(&str, &str)>, began: Instant) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|(resource, id), at| {
             let is_written = *at <= began && held.contains(&(resource.as_str(), id.as_str()));
             !is_written && began.saturating_duration_since(*at) < WRITTEN
@@ -51,7 +61,7 @@ impl Ledger {
     /// Resource and id of what was answered lately.
     pub(crate) fn recent(&self) -> Vec<(String, String)> {
         let now = Instant::now();
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = entries.iter().filter(|(_, at)| now.duration_since(**at) < KEEP);
         recent.map(|(entry, _)| entry.clone()).collect()
     }

@@ -36,6 +36,11 @@ const TICK: Duration = Duration::from_millis(250);
 /// How soon the kubelet's books are looked at again while something waits for them: at first, and at last.
 const SOON: Duration = Duration::from_millis(200);
 const LATER: Duration = Duration::from_secs(2);
+/// How often where nothing waits for it: who holds a GPU is in the node's status.
+const NOW_AND_THEN: Duration = Duration::from_secs(10);
+const RARELY: Duration = Duration::from_secs(30);
+/// How long after an answer the kubelet has written it down.
+const AFTER_ANSWER: Duration = Duration::from_secs(1);
 /// While another plugin serves.
 const RIVAL: Duration = Duration::from_millis(500);
 const AFTER_CRASH: Duration = Duration::from_secs(1);
@@ -77,8 +82,8 @@ pub struct Status {
     pub problem: Option<Problem>,
     /// Ids that are held back because their GPU is held in another form, or may be, by resource, with the reason.
     pub held_back: Blocked,
-    /// Everything that is held, as of the last look; it is looked only where that matters.
-    pub held: Vec<Holding>,
+    /// Everything that is held, some seconds late; `None` where nobody could be asked.
+    pub held: Option<Vec<Holding>>,
 }
 
 /// The device plugin: serves the resources that it is given until it is stopped or dropped.
@@ -183,6 +188,8 @@ struct Keeper {
     judged: BTreeSet<(String, String)>,
     held_back: Blocked,
     held: Vec<Holding>,
+    /// False where the last look could not tell what is held.
+    held_now: bool,
     failure: Option<String>,
     next_look: Option<Instant>,
     pause: Duration,
@@ -216,6 +223,7 @@ impl Keeper {
             judged: BTreeSet::new(),
             held_back: Blocked::new(),
             held: Vec::new(),
+            held_now: false,
             failure: None,
             next_look: None,
             pause: SOON,
@@ -247,6 +255,10 @@ impl Keeper {
                 }
                 _ = asked.changed(), if !is_looking => {
                     look = Some(self.look());
+                }
+                () = self.ledger.noted() => {
+                    let soon = Instant::now() + AFTER_ANSWER;
+                    self.next_look = Some(self.next_look.map_or(soon, |next| next.min(soon)));
                 }
                 () = at(due), if due.is_some() => look = Some(self.look()),
                 Some(ended) = self.registrars.join_next() => self.ended(ended.is_err()),
@@ -483,6 +495,7 @@ impl Keeper {
             _ => {}
         }
         self.failure = look.books.failure;
+        self.held_now = look.books.held.is_some();
         if let Some(held) = look.books.held {
             let written = held.iter();
             let written = written.map(|holding| (holding.resource.as_str(), holding.id.as_str()));
@@ -510,8 +523,10 @@ impl Keeper {
         } else if waits {
             self.pause = (self.pause * 2).min(LATER);
             self.pause
+        } else if self.held.is_empty() {
+            RARELY
         } else {
-            return;
+            NOW_AND_THEN
         };
         self.next_look = Some(Instant::now() + pause);
     }
@@ -546,7 +561,7 @@ impl Keeper {
             registered: registered.map(|(name, _)| name.clone()).collect(),
             problem: self.problem(&standings),
             held_back: self.held_back.clone(),
-            held: self.held.clone(),
+            held: self.held_now.then(|| self.held.clone()),
         };
         self.status.send_if_modified(|current| {
             let is_new = *current != status;

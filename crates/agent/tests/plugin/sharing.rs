@@ -146,3 +146,16 @@ async fn what_was_just_handed_out_counts_before_the_kubelet_has_written_it_down(
     // The kubelet has given it up.
     kubelet.wait_for(GPU, 8, SOON * 3).await.unwrap();
 }
+
+#[tokio::test]
+async fn who_holds_what_is_known_soon_after_it_was_handed_out() {
+    let (node, kubelet) = Node::with_kubelet().await;
+    node.plugins.update(wanted([whole(2)]));
+    kubelet.wait_for(GPU, 2, SOON).await.unwrap();
+    kubelet.admit(&pod("train", GPU, 2)).await.unwrap();
+    let held_by_train = |status: &pitcrew_agent::plugin::Status| {
+        let held = status.held.as_deref().unwrap_or_default();
+        held.len() == 2 && held.iter().all(|holding| holding.holder == "default/train")
+    };
+    node.until("the pod among the holders", held_by_train).await;
+}
