@@ -16,5 +16,5 @@ pub mod strategy;
 mod tell;
 
 pub use answer::{Answer, Answers, Extras, Nodes, Shared};
-pub use manager::{Place, Plugins, Status, Wanted};
+pub use manager::{Place, Plugins, Status, Wanted, is_our_socket};
 pub use strategy::{Choice, Strategy};

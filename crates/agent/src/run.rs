@@ -17,37 +17,36 @@ use kube::ResourceExt as _;
 use pitcrew_api::GpuNodeSpec;
 use pitcrew_core::labels::Offer;
 use pitcrew_core::plugin::config::Config;
-use pitcrew_core::plugin::holders::Holding;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::Deps;
-use crate::config::{self, Chosen};
+use crate::config::Chosen;
 use crate::labels;
+use crate::mps;
 use crate::node::Known;
-use crate::notice::{Level, Topic};
-use crate::plugin::holders::{self, CHECKPOINT};
-use crate::plugin::{Place, Plugins};
+use crate::notice::Topic;
+use crate::plugin::Plugins;
 use crate::snapshot::{Part, Problem};
 use crate::specs;
-use crate::status;
 
 mod eyes;
 mod glance;
+mod handler;
 mod install;
 mod node;
 mod offer;
+mod parts;
 mod pause;
 
 use eyes::Calls;
 use node::Node;
+use parts::part;
 
 /// Things seen that wait for the main loop.
 const WAITING: usize = 64;
-/// How long a part that panicked rests.
-const REST: Duration = Duration::from_secs(5);
-/// How long parts may take to end.
-const END: Duration = Duration::from_secs(3);
+/// How long parts may take to end: a daemon of MPS takes its clients along.
+const END: Duration = Duration::from_secs(15);
 
 /// Runs the agent until `shutdown` is ready.
 ///
@@ -57,12 +56,12 @@ const END: Duration = Duration::from_secs(3);
 /// Where it can't even begin; what fails later is told and tried again.
 pub async fn run(deps: Deps, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
     let deps = Arc::new(deps);
-    let (mut main, parts) = Main::start(&deps);
+    let (mut main, parts, ending) = Main::start(&deps);
     tokio::select! {
         () = shutdown => {}
         () = main.run(&deps) => {}
     }
-    main.end(&deps, parts).await;
+    main.end(&deps, parts, ending).await;
     Ok(())
 }
 
@@ -81,14 +80,18 @@ struct Main {
     object: watch::Receiver<Known>,
     offers: watch::Sender<Option<Offer>>,
     label_problem: watch::Receiver<Option<Problem>>,
+    restart_problem: watch::Receiver<Option<Problem>>,
     plugins: Plugins,
-    labels_end: Option<oneshot::Sender<()>>,
+    shares: watch::Sender<Option<parts::Shares>>,
+    shared: watch::Receiver<mps::Status>,
+    /// Tells those that have something to do at the end.
+    stop: Option<oneshot::Sender<()>>,
 }
 
 impl Main {
     /// Starts all parts.
-    fn start(deps: &Arc<Deps>) -> (Self, JoinSet<()>) {
-        let mut parts = JoinSet::new();
+    fn start(deps: &Arc<Deps>) -> (Self, JoinSet<()>, JoinSet<()>) {
+        let (mut parts, mut ending) = (JoinSet::new(), JoinSet::new());
         let node = Node::new(&deps.settings);
         let calls = Arc::new(Calls::default());
         let (wish, wishes) = watch::channel(node.wish());
@@ -103,8 +106,11 @@ impl Main {
         let (follow, object) = watch::channel(None);
         let (offers, offer) = watch::channel(None);
         let (label_trouble, label_problem) = watch::channel(None);
+        let (restart_trouble, restart_problem) = watch::channel(None);
         let (wanted, _) = watch::channel(GpuNodeSpec::default());
-        let (labels_end, end) = oneshot::channel();
+        let (shares, to_share) = watch::channel(None);
+        let (daemons, mps_status) = watch::channel(mps::Status::default());
+        let (stop, end) = oneshot::channel();
         let end = end.map(|_| ()).shared();
 
         part(&mut parts, deps, Topic::Gpus, {
@@ -115,32 +121,35 @@ impl Main {
             let calls = Arc::clone(&calls);
             move |deps| eyes::host(deps, wishes.clone(), Arc::clone(&calls), seen.clone())
         });
+        part(&mut parts, deps, Topic::Runtime, {
+            let (hosts, installed) = (host.clone(), installed.clone());
+            move |deps| {
+                let channels = handler::Channels {
+                    hosts: hosts.clone(),
+                    installed: installed.clone(),
+                    problem: restart_trouble.clone(),
+                };
+                handler::keep(deps, channels)
+            }
+        });
         part(&mut parts, deps, Topic::Runtime, move |deps| {
             install::keep(deps, host.clone(), Arc::clone(&calls), install.clone())
         });
         part(&mut parts, deps, Topic::Cdi, move |deps| {
-            let books = {
-                let deps = Arc::clone(&deps);
-                move || held(Arc::clone(&deps)).boxed()
-            };
-            specs::keep::keep(deps, order.clone(), drafted.clone(), books)
+            parts::specs(deps, order.clone(), drafted.clone())
         });
         part(&mut parts, deps, Topic::Node, move |deps| {
-            let follow = follow.clone();
-            async move { crate::node::follow(&deps, follow).await }
+            parts::object(deps, follow.clone())
         });
         part(&mut parts, deps, Topic::Plugin, {
             let object = object.clone();
-            move |deps| {
-                let (object, choose, trouble) = (object.clone(), choose.clone(), config_trouble.clone());
-                async move {
-                    let overrides = &deps.settings.overrides;
-                    let parse = |text: &str| Config::parse(text).and_then(|config| config.with(overrides));
-                    config::keep(&deps, &deps.settings.sources, parse, object, choose, trouble).await;
-                }
-            }
+            move |deps| parts::config(deps, object.clone(), choose.clone(), config_trouble.clone())
         });
-        part(&mut parts, deps, Topic::Labels, {
+        part(&mut ending, deps, Topic::Mps, {
+            let end = end.clone();
+            move |deps| parts::mps(deps, to_share.clone(), daemons.clone(), end.clone())
+        });
+        part(&mut ending, deps, Topic::Labels, {
             let (snapshot, object) = (snapshot.clone(), object.clone());
             move |deps| {
                 let channels = labels::Channels {
@@ -149,16 +158,13 @@ impl Main {
                     node: object.clone(),
                     problem: label_trouble.clone(),
                 };
-                let (sink, end) = (deps.settings.labels.clone(), end.clone());
-                let timestamp = deps.settings.overrides.no_timestamp != Some(true);
-                async move { labels::keep(&deps, sink, timestamp, channels, end).await }
+                parts::labels(deps, channels, end.clone())
             }
         });
         part(&mut parts, deps, Topic::Status, move |deps| {
-            let (snapshot, wanted) = (snapshot.clone(), wanted.clone());
-            async move { status::keep(&deps, snapshot, wanted).await }
+            parts::status(deps, snapshot.clone(), wanted.clone())
         });
-        let plugins = Plugins::start(place(deps), deps.notices.clone());
+        let plugins = Plugins::start(parts::place(deps), deps.notices.clone());
         let main = Self {
             node,
             sights,
@@ -173,10 +179,13 @@ impl Main {
             object,
             offers,
             label_problem,
+            restart_problem,
             plugins,
-            labels_end: Some(labels_end),
+            shares,
+            shared: mps_status,
+            stop: Some(stop),
         };
-        (main, parts)
+        (main, parts, ending)
     }
 
     /// Takes in what is told, and tells what follows, for ever.
@@ -203,6 +212,13 @@ impl Main {
                     let problem = self.label_problem.borrow_and_update().clone();
                     self.node.set_problem(Part::Labels, problem);
                 }
+                Ok(()) = self.restart_problem.changed() => {
+                    let problem = self.restart_problem.borrow_and_update().clone();
+                    self.node.set_restart_problem(problem);
+                }
+                Ok(()) = self.shared.changed() => {
+                    self.node.share(self.shared.borrow_and_update().clone());
+                }
                 Ok(()) = status.changed() => self.node.serve(status.borrow_and_update().clone()),
             }
             self.tell(deps);
@@ -226,6 +242,9 @@ impl Main {
         if let Some(order) = self.node.order() {
             put(&self.orders, Some(order));
         }
+        if let Some(shares) = self.node.shares() {
+            put(&self.shares, Some(shares));
+        }
         if let Some(wanted) = self.node.wanted() {
             self.plugins.update(wanted);
         }
@@ -234,16 +253,16 @@ impl Main {
     }
 
     /// Ends all parts. Nothing is taken away that pods need.
-    async fn end(mut self, deps: &Deps, mut parts: JoinSet<()>) {
-        let _ = self.labels_end.take().map(|end| end.send(()));
+    async fn end(mut self, deps: &Deps, mut parts: JoinSet<()>, mut ending: JoinSet<()>) {
+        let _ = self.stop.take().map(|stop| stop.send(()));
         let ended = async {
             self.plugins.stop().await;
-            // Who waits for snapshots ends when nobody sends any.
-            drop(self.snapshots);
-            deps.driver.release().await;
+            while ending.join_next().await.is_some() {}
         };
+        // What doesn't end in time is dropped, which ends it too.
         let _ = tokio::time::timeout(END, ended).await;
         parts.shutdown().await;
+        let _ = tokio::time::timeout(eyes::RELEASE, deps.driver.release()).await;
     }
 }
 
@@ -254,58 +273,6 @@ fn put<T: PartialEq>(to: &watch::Sender<T>, value: T) {
         *old = value;
         differs
     });
-}
-
-/// Runs a part until it ends; one that panics is told of, rests, and begins anew.
-fn part<F: Future<Output = ()> + Send + 'static>(
-    parts: &mut JoinSet<()>,
-    deps: &Arc<Deps>,
-    topic: Topic,
-    make: impl Fn(Arc<Deps>) -> F + Send + 'static,
-) {
-    let deps = Arc::clone(deps);
-    parts.spawn(async move {
-        loop {
-            // Dropped with this future, and the task with it.
-            let mut task = JoinSet::new();
-            task.spawn(make(Arc::clone(&deps)));
-            match task.join_next().await {
-                Some(Err(error)) if error.is_panic() => {
-                    let text = "a mistake of pitcrew ended this part of it; it begins anew. Please report it with the \
-                                message of the panic";
-                    deps.tell(topic, Level::Error, text);
-                    tokio::time::sleep(REST).await;
-                }
-                _ => return,
-            }
-        }
-    });
-}
-
-/// Where the device plugin works.
-fn place(deps: &Deps) -> Place {
-    let on_host = &deps.settings.kubelet_dir;
-    Place {
-        kubelet_dir: deps.root.join(on_host.strip_prefix("/").unwrap_or(on_host)),
-        kubelet_dir_on_host: on_host.clone(),
-        node: deps.settings.node.clone(),
-    }
-}
-
-/// Everything that pods hold, by the kubelet's books.
-async fn held(deps: Arc<Deps>) -> specs::keep::Held {
-    let place = place(&deps);
-    let socket = place.kubelet_dir.join("pod-resources/kubelet.sock");
-    let checkpoint = place.kubelet_dir.join("device-plugins").join(CHECKPOINT);
-    // How long this kubelet has been there isn't known here: its checkpoint counts too, which only holds on longer.
-    let books = holders::read(&socket, &checkpoint, &place.node, Duration::ZERO).await;
-    let names = |held: Vec<Holding>| {
-        let uuids = held
-            .iter()
-            .map(|holding| pitcrew_core::plugin::uuid_of(&holding.id).to_owned());
-        uuids.collect()
-    };
-    books.held.map(names)
 }
 
 /// Why the agent could not begin.

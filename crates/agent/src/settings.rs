@@ -8,6 +8,7 @@ use pitcrew_core::plugin::config::Overrides;
 use crate::config::Sources;
 use crate::health::{PROBATION, XidFilter};
 use crate::labels::Sink;
+use crate::runtime::restart::Consent;
 
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Settings {
     pub hook: Hook,
     /// Variables that NVIDIA's container toolkit knows, as `toolkit.env` of its chart sets them.
     pub toolkit_env: Vec<(String, String)>,
+    /// Which restarts of the node's supervisor are allowed.
+    pub consent: Consent,
     /// Where labels are written.
     pub labels: Sink,
     /// Which XIDs make a GPU sick.
@@ -54,6 +57,7 @@ impl Settings {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
             toolkit_env: Vec::new(),
+            consent: Consent::default(),
             labels: Sink::Node,
             xids: XidFilter::default(),
             probation: PROBATION,

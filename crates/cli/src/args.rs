@@ -262,6 +262,10 @@ pub struct AgentArgs {
 pub enum AgentCommand {
     /// Run the agent, as without a command
     Run(Box<AgentRunArgs>),
+    /// Take away what the agent has written on this node
+    ///
+    /// Refused while containers need it. Stop the agent first: `kubectl -n pitcrew delete daemonset pitcrew-agent`.
+    Uninstall(AgentUninstallArgs),
     /// Run a program with another directory as its root, as the agent does with programs of the node
     #[command(hide = true)]
     InRoot(AgentInRootArgs),
@@ -361,6 +365,19 @@ pub struct AgentRunArgs {
     #[arg(env = env::GFD_NO_TIMESTAMP, hide_env_values = true, action = clap::ArgAction::Set)]
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub no_timestamp: Option<bool>,
+    /// Restart RKE2 or K3s on this node where a runtime handler needs it
+    ///
+    /// One node of the cluster at a time, servers last and while all others are ready, after a rehearsal of the next
+    /// start. Only pods with `runtimeClassName: nvidia` need the handler.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::ALLOW_RESTART, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
+    pub allow_restart: bool,
+    /// Restart also the only server of a cluster, which has no API server meanwhile
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::ALLOW_RESTART_OF_ONLY_SERVER, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
+    pub allow_restart_of_only_server: bool,
     /// XIDs that don't make a GPU sick, with commas between them, or `all`
     ///
     /// Those that are an application's own fault never do.
@@ -420,6 +437,26 @@ pub enum SharedAllocation {
     Distributed,
     /// Of the GPU with the most that are in use
     Packed,
+}
+
+/// Arguments of `pitcrew agent uninstall`.
+#[derive(Debug, Args)]
+pub struct AgentUninstallArgs {
+    /// The kubelet's directory on the node
+    #[arg(long, value_name = "DIR", env = env::KUBELET_DIR, hide_env_values = true)]
+    #[arg(default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
+    /// Where on the node CDI specifications were written
+    #[arg(long, value_name = "DIR", default_value = "/var/run/cdi")]
+    pub cdi_dir: PathBuf,
+    /// Take away the runtime wrapper, too, although containerd's configuration names it
+    ///
+    /// Pods with `runtimeClassName: nvidia` then don't start on this node, GPU or not, until its supervisor was restarted.
+    #[arg(long)]
+    pub wrapper_too: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `pitcrew agent in-root`.

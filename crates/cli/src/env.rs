@@ -56,6 +56,10 @@ pub const MOFED_ENABLED: &str = "MOFED_ENABLED";
 pub const USE_NODE_FEATURE_API: &str = "USE_NODE_FEATURE_API";
 /// As in NVIDIA's device plugin; the same as `agent --no-timestamp`.
 pub const GFD_NO_TIMESTAMP: &str = "GFD_NO_TIMESTAMP";
+/// Restarts are allowed; the same as `agent --allow-restart`.
+pub const ALLOW_RESTART: &str = "PITCREW_ALLOW_RESTART";
+/// Restarts of the only server, too; the same as `agent --allow-restart-of-only-server`.
+pub const ALLOW_RESTART_OF_ONLY_SERVER: &str = "PITCREW_ALLOW_RESTART_OF_ONLY_SERVER";
 /// A kubeconfig. Read by the Kubernetes client.
 pub const KUBECONFIG: &str = "KUBECONFIG";
 /// No colour, unless `--color` asks for it. Read by `anstream`.
@@ -174,6 +178,14 @@ pub const ALL: &[(&str, &str)] = &[
     (
         GFD_NO_TIMESTAMP,
         "No label says when labels were made: `true` or `false`. The same as `agent --no-timestamp`.",
+    ),
+    (
+        ALLOW_RESTART,
+        "RKE2 or K3s may be restarted where a handler needs it: `true` or `false`. The same as `agent --allow-restart`.",
+    ),
+    (
+        ALLOW_RESTART_OF_ONLY_SERVER,
+        "So may the only server of a cluster. The same as `agent --allow-restart-of-only-server`.",
     ),
     (
         KUBECONFIG,

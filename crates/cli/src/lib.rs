@@ -8,9 +8,9 @@ pub mod env;
 mod exit;
 
 pub use args::{
-    AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, Architecture, CatalogArgs, CdiCommand,
-    CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice, Command,
-    CompletionsArgs, DeviceIds, DeviceLists, Format, GlobalArgs, GpusArgs, GpusCommand, MigStrategy,
+    AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, Architecture, CatalogArgs,
+    CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice,
+    Command, CompletionsArgs, DeviceIds, DeviceLists, Format, GlobalArgs, GpusArgs, GpusCommand, MigStrategy,
     SharedAllocation, Shell, SimArgs, SimHost, TopArgs,
 };
 pub use exit::ExitStatus;

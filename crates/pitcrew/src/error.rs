@@ -78,6 +78,10 @@ pub(crate) enum Error {
     NodeName,
     #[error("`{program}` can't be run in another root")]
     InRoot { program: String, source: io::Error },
+    #[error("nothing was taken away: {0}")]
+    Uninstall(#[from] pitcrew_agent::runtime::uninstall::Refused),
+    #[error(transparent)]
+    UninstallStep(#[from] pitcrew_agent::runtime::install::StepError),
     #[error(transparent)]
     Agent(#[from] pitcrew_agent::run::Error),
 }
@@ -111,6 +115,8 @@ impl Error {
             | Self::CdiConflict { .. }
             | Self::InRoot { .. }
             | Self::Agent(_)
+            | Self::Uninstall(_)
+            | Self::UninstallStep(_)
             | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
     }
@@ -180,6 +186,8 @@ impl Hint for Error {
             Self::CdiRead { .. }
             | Self::InRoot { .. }
             | Self::Agent(_)
+            | Self::Uninstall(_)
+            | Self::UninstallStep(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)
             | Self::Write(_)

@@ -1,7 +1,7 @@
 //! Chaos on imaginary nodes, for as long as one likes: `cargo xtask chaos` starts it.
 //!
 //! `chaos SECONDS [SEED [SCENARIO]]`: without a seed one after the other from 1 on, each for half a minute, on scenarios in
-//! turn; with one that alone, all the time.
+//! turn; with one that alone, all the time, and all that happened is shown.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use std::process::ExitCode;
@@ -35,7 +35,12 @@ fn main() -> ExitCode {
             length: if seed.is_some() { left } else { left.min(TURN) },
         };
         match one(&options) {
-            Ok(report) => println!("{report}"),
+            Ok(report) => {
+                if seed.is_some() {
+                    println!("{}", report.past.join("\n"));
+                }
+                println!("{report}");
+            }
             Err(error) => {
                 println!("{error}");
                 return ExitCode::FAILURE;

@@ -30,7 +30,7 @@ pub const RECOVERY: Duration = Duration::from_secs(20);
 /// How soon the kubelet has an answer, or the agent has stopped.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Steps until all is made well again.
-const STEPS: u32 = 12;
+const STEPS: u32 = 30;
 /// Steps of the past that are told.
 const TOLD: usize = 60;
 /// How long the node keeps the driver waiting for an answer: shorter than in life, so that more happens.
@@ -60,29 +60,35 @@ pub struct Report {
     pub actions: BTreeMap<&'static str, u32>,
     /// Pods that were admitted.
     pub admitted: u32,
-    /// Pods that were not.
-    pub refused: u32,
+    /// Pods that were not, by reason.
+    pub refused: BTreeMap<&'static str, u32>,
     /// Times that all was made well again.
     pub recoveries: u32,
     /// The longest that capacity took to come back.
     pub slowest: Duration,
+    /// All that happened, and what the agent told of it.
+    pub past: Vec<String>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {} on {}: {} steps, {} pods admitted and {} refused, {} recoveries, the slowest {:.2} s;",
+            "seed {} on {}: {} steps, {} pods admitted and {} refused, {} recoveries, the slowest {:.2} s; done:",
             self.seed,
             self.scenario,
             self.steps,
             self.admitted,
-            self.refused,
+            self.refused.values().sum::<u32>(),
             self.recoveries,
             self.slowest.as_secs_f32()
         )?;
         for (action, count) in &self.actions {
             write!(f, " {action} {count}")?;
+        }
+        write!(f, "; refused:")?;
+        for (reason, count) in &self.refused {
+            write!(f, " {reason} {count}")?;
         }
         Ok(())
     }
@@ -167,6 +173,7 @@ pub async fn run(options: &Options) -> Result<Report, Error> {
             past: world.past.split_off(first),
         }
     })?;
+    world.report.past = world.past;
     Ok(world.report)
 }
 
@@ -183,9 +190,8 @@ impl World {
                 *self.report.actions.entry(action.name()).or_default() += 1;
                 self.perform(action).await?;
                 self.check()?;
-                // Often nothing, sometimes long enough for the agent to have seen it.
-                let pause = self.dice.below(8);
-                tokio::time::sleep(Duration::from_millis(u64::from(pause * pause))).await;
+                let pause = self.pause();
+                tokio::time::sleep(pause).await;
                 self.check()?;
             }
             self.recover().await?;
@@ -197,6 +203,17 @@ impl World {
             .is_empty()
             .then_some(())
             .ok_or_else(|| "somebody holds a device after the last pod has ended".to_owned())
+    }
+
+    /// Until the next step: often hardly anything, sometimes long enough for all to have been seen by the agent.
+    fn pause(&mut self) -> Duration {
+        let (kind, length) = (self.dice.below(8), self.dice.below(1000));
+        let most = match kind {
+            0..=3 => 20,
+            4..=6 => 200,
+            _ => 1000,
+        };
+        Duration::from_millis(u64::from(length * most / 1000))
     }
 
     fn note(&mut self, what: &str) {

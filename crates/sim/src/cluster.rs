@@ -70,7 +70,7 @@ pub(crate) async fn register(
 
 /// Namespace of the configuration.
 pub(crate) const NAMESPACE: &str = "pitcrew";
-/// Name of the ConfigMap with the configuration.
+/// Name of the `ConfigMap` with the configuration.
 pub(crate) const CONFIGURATION: &str = "device-plugin";
 
 /// Writes the configuration of the device plugin, whatever faults the server has.

@@ -13,6 +13,7 @@ mod files;
 mod given;
 pub mod http;
 mod life;
+mod mps;
 mod node;
 mod notices;
 pub mod pods;

@@ -158,6 +158,7 @@ impl Builder {
         let version = distribution.and_then(|found| found.version.value());
         let version = version.map(|version| format!("v{version}"));
         cluster::define(&client).await?;
+        cluster::configure(&api, "version: v1\n")?;
         cluster::register(&client, &self.name, version.as_deref()).await?;
         let (sender, notices) = Notices::collect();
         let mut settings = Settings::new(self.name);
@@ -333,7 +334,8 @@ impl Node {
         self.kept.spawn(task);
     }
 
-    /// Puts the device plugin's configuration into the ConfigMap that the agent follows, in the place of the one before it.
+    /// Puts the device plugin's configuration into the `ConfigMap` that the agent follows, in the place of the one before
+    /// it.
     /// Faults of the API server don't keep it from arriving.
     ///
     /// # Errors

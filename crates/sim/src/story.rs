@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use pitcrew_agent::Topic;
 use pitcrew_agent::notice::Level;
 
 use crate::node::Node;
@@ -139,12 +140,14 @@ impl<'a> Story<'a> {
         self.line(Mark::Done, topic, text, Vec::new());
     }
 
-    /// What the agent has told since the last time, but for what is as expected.
+    /// What the agent has told since the last time that is not as expected. What it warns of resources and conditions is
+    /// left out: that is looked at from outside, and is as it should be once it has come true.
     fn hear(&mut self) {
         let notices = self.node.notices().since(self.heard);
         self.heard += notices.len();
         for notice in notices {
-            if notice.level > Level::Info {
+            let is_seen = matches!(notice.topic, Topic::Plugin | Topic::Status);
+            if notice.level > Level::Info && !is_seen {
                 self.line(Mark::Warning, &notice.topic.to_string(), notice.text, Vec::new());
             }
         }

@@ -16,6 +16,7 @@ use pitcrew_host::facts::Host;
 use tokio::sync::watch;
 
 use crate::files::Files;
+use crate::mps;
 
 /// What happens on the node when a unit was restarted.
 pub(crate) type Restart = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<()>> + Send + Sync>;
@@ -51,6 +52,41 @@ struct Log {
     running: BTreeMap<usize, watch::Sender<Option<String>>>,
     ran: Vec<Program>,
     answers: BTreeMap<PathBuf, String>,
+    mps: mps::Settings,
+}
+
+impl Log {
+    /// What a program of the node prints.
+    fn output(
+        &mut self,
+        program: &Path,
+        arguments: &[String],
+        env: &[(String, String)],
+        input: &str,
+    ) -> io::Result<String> {
+        if let Some(answer) = self.answers.get(program) {
+            return Ok(answer.clone());
+        }
+        match program.file_name().and_then(|name| name.to_str()) {
+            Some(mps::CONTROL) => {
+                let pipe = mps::pipe(env).unwrap_or_default();
+                let serves = |at: &usize| {
+                    let program = self.started.get(*at);
+                    program.is_some_and(|program| mps::pipe(&program.env) == Some(pipe))
+                };
+                let Some(at) = self.running.keys().copied().find(serves) else {
+                    return Err(mps::nobody());
+                };
+                let said = self.mps.say(pipe, input);
+                if let (true, Some(end)) = (said.quits, self.running.remove(&at)) {
+                    end.send_replace(Some("it ended with exit status: 0".to_owned()));
+                }
+                Ok(said.output)
+            }
+            Some(mps::SMI) => Ok(self.mps.smi(arguments).unwrap_or_default()),
+            _ => Ok(String::new()),
+        }
+    }
 }
 
 /// A program that was started or run.
@@ -227,9 +263,9 @@ impl Interface for System {
                 env: env.to_vec(),
                 input: input.to_owned(),
             });
-            log.answers.get(program).cloned().unwrap_or_default()
+            log.output(program, arguments, env, input)
         });
-        std::future::ready(result).boxed()
+        std::future::ready(result.and_then(|output| output)).boxed()
     }
 }
 

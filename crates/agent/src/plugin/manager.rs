@@ -684,6 +684,11 @@ fn socket_name(resource: &str, most: usize) -> String {
     format!("pitcrew-{hash:016x}.sock")
 }
 
+/// True for the name of a socket that a device plugin of ours may have left in the kubelet's directory.
+pub fn is_our_socket(file: &str) -> bool {
+    file.starts_with("pitcrew-") && file.strip_suffix(".sock").is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

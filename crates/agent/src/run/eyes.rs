@@ -17,7 +17,7 @@ use crate::settings::Pace;
 /// How long an event waits for others before the GPUs are looked at.
 const TOGETHER: Duration = Duration::from_millis(200);
 /// How long the driver may take to give back what it holds.
-const RELEASE: Duration = Duration::from_secs(4);
+pub(super) const RELEASE: Duration = Duration::from_secs(4);
 
 /// Something that was seen.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::Deps;
 use crate::node::why;
 use crate::notice::{Level, Topic};
 use crate::runtime::devices::{Prepared, prepare};
-use crate::runtime::install::{Executor, There, Wanted, hook_path, plan};
+use crate::runtime::install::{Executor, There, Wanted, WrapperSettings, hook_path, plan};
 use crate::runtime::toolkit_env::{Judged, Treatment, judge};
 use crate::snapshot::Problem;
 
@@ -21,6 +21,8 @@ use crate::snapshot::Problem;
 pub(super) struct Installed {
     /// The program of the hooks, as on the host; `None` where it isn't there.
     pub(super) hook: Option<PathBuf>,
+    /// Our directory on the host.
+    pub(super) home: PathBuf,
     /// Root of the driver's files, where the toolkit's environment names one.
     pub(super) driver_root: Option<PathBuf>,
     /// Root of the driver's device nodes, likewise.
@@ -105,12 +107,17 @@ fn made(prepared: &Prepared) -> String {
     parts.join("; ")
 }
 
-fn install(deps: &Deps, host: &Host, judged: &Judged) -> (Installed, Vec<String>) {
-    let wanted = Wanted {
+/// What shall be installed.
+pub(super) fn wanted(deps: &Deps, wrapper: WrapperSettings) -> Wanted {
+    Wanted {
         version: deps.settings.hook.version.clone(),
         binary: deps.settings.hook.binary.clone(),
-        wrapper: judged.wrapper,
-    };
+        wrapper,
+    }
+}
+
+fn install(deps: &Deps, host: &Host, judged: &Judged) -> (Installed, Vec<String>) {
+    let wanted = wanted(deps, judged.wrapper);
     let there = There::look(&deps.root, host, &wanted);
     let plan = plan(host, &there, &wanted);
     let path = hook_path(&there, &wanted);
@@ -123,6 +130,7 @@ fn install(deps: &Deps, host: &Host, judged: &Judged) -> (Installed, Vec<String>
     let is_there = deps.host.kind(&path).is_ok();
     let outcome = Installed {
         hook: is_there.then_some(path),
+        home: there.home.clone(),
         driver_root: judged.driver_root.clone(),
         dev_root: judged.dev_root.clone(),
         problem,

@@ -18,8 +18,10 @@ use pitcrew_host::Host;
 use super::eyes::{Seen, Wish};
 use super::install::Installed;
 use super::offer;
+use super::parts::Shares;
 use crate::config::Chosen;
 use crate::health::{Change, Health};
+use crate::mps;
 use crate::notice::{Level, Notice, Topic};
 use crate::plugin::strategy::choose;
 use crate::plugin::{Answers, Status, Wanted};
@@ -28,6 +30,9 @@ use crate::settings::Settings;
 use crate::snapshot::{Part, Problem, Snapshot};
 use crate::specs::keep::{Made, Order};
 use crate::specs::{Basis, DriverRoots, directories_of};
+
+#[cfg(test)]
+mod tests;
 
 /// The driver that hands a GPU to containers.
 const OURS: &str = "nvidia";
@@ -51,8 +56,10 @@ pub(super) struct Node {
     /// Why the configuration isn't in force.
     config_problem: Option<Problem>,
     installed: Option<Installed>,
+    restart_problem: Option<Problem>,
     made: Option<Made>,
     plugin: Status,
+    shared: mps::Status,
     /// What the node should offer, and how its GPUs are connected; `None` before that is known.
     plan: Option<(Arc<Plan>, Arc<Topology>)>,
     /// What was told of the plan.
@@ -76,8 +83,10 @@ impl Node {
             config: None,
             config_problem: None,
             installed: None,
+            restart_problem: None,
             made: None,
             plugin: Status::default(),
+            shared: mps::Status::default(),
             plan: None,
             remarks: Vec::new(),
             problems: BTreeMap::new(),
@@ -154,8 +163,15 @@ impl Node {
             .installed
             .as_ref()
             .and_then(|installed| installed.problem.clone());
+        let restart = self.restart_problem.clone();
         let handler = self.way.as_ref().and_then(|way| way.problem(&[]));
-        self.set_problem(Part::Runtime, installed.or(handler));
+        self.set_problem(Part::Runtime, installed.or(restart).or(handler));
+    }
+
+    /// A restart of the supervisor went wrong, or didn't.
+    pub(super) fn set_restart_problem(&mut self, problem: Option<Problem>) {
+        self.restart_problem = problem;
+        self.judge_runtime();
     }
 
     /// Takes in the configuration that is in force, and why a newer one isn't.
@@ -255,6 +271,28 @@ impl Node {
         })
     }
 
+    /// Which daemons of MPS there should be; `None` before everything is known that they need.
+    pub(super) fn shares(&self) -> Option<Shares> {
+        let (order, known) = (self.order()?, self.known.as_ref()?);
+        let (plan, _) = self.plan.as_ref()?;
+        let flags = &self.config.as_ref()?.config.flags;
+        let host = self.host.as_ref()?;
+        Some(Shares {
+            daemons: mps::plan(&plan.resources, known),
+            place: mps::Place {
+                root: flags.mps_root().to_owned(),
+                driver_root: order.basis.driver.libraries,
+                selinux: host.security.selinux.value().is_some(),
+            },
+        })
+    }
+
+    /// Takes in which daemons of MPS there are.
+    pub(super) fn share(&mut self, shared: mps::Status) {
+        self.set_problem(Part::Mps, shared.problem());
+        self.shared = shared;
+    }
+
     /// What the device plugin should serve; `None` before everything is known that it needs.
     pub(super) fn wanted(&self) -> Option<Wanted> {
         let (known, host, way) = (self.known.as_ref()?, self.host.as_ref()?, self.way.as_ref()?);
@@ -269,7 +307,7 @@ impl Node {
             annotation_prefix: plugin.cdi_annotation_prefix.clone(),
             extras: offer::extras(config),
             extra_devices: offer::cdi_devices(host),
-            mps: BTreeMap::new(),
+            mps: self.shared.ready.clone(),
             in_spec: Some(made.names()),
             nodes: Arc::clone(&made.nodes),
         };

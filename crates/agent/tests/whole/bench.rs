@@ -14,7 +14,7 @@ use serde_json::json;
 
 pub(crate) const GPU: &str = "nvidia.com/gpu";
 /// Longer than anything here takes, also on a machine that has much else to do.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_millis(20);
 
 /// A quick pace, so that a test needs no minutes.
@@ -63,13 +63,13 @@ impl Bench {
 
     /// Waits until the kubelet has so many of a resource to hand out.
     pub(crate) async fn has(&self, resource: &str, count: usize) {
-        if self.node.kubelet().wait_for(resource, count, LONG).await.is_err() {
-            panic!(
-                "{resource} should be {count}; the kubelet knows {:?}; the agent told:\n{}",
-                self.node.kubelet().capacity(),
-                self.told()
-            );
-        }
+        let waited = self.node.kubelet().wait_for(resource, count, LONG).await;
+        assert!(
+            waited.is_ok(),
+            "{resource} should be {count}; the kubelet knows {:?}; the agent told:\n{}",
+            self.node.kubelet().capacity(),
+            self.told()
+        );
     }
 
     /// All that the agent has told.
@@ -93,9 +93,8 @@ impl Bench {
                 tokio::time::sleep(SHORT).await;
             }
         };
-        if tokio::time::timeout(LONG, waited).await.is_err() {
-            panic!("never: {what}; the agent told:\n{}", self.told());
-        }
+        let waited = tokio::time::timeout(LONG, waited).await;
+        assert!(waited.is_ok(), "never: {what}; the agent told:\n{}", self.told());
     }
 
     /// The device plugin's specification.
@@ -124,6 +123,27 @@ impl Bench {
         api.patch(self.node.name(), &PatchParams::default(), &Patch::Merge(patch))
             .await
             .unwrap();
+    }
+
+    /// Waits until the Node has this label.
+    pub(crate) async fn has_label(&self, key: &str, value: &str) {
+        let api: Api<Object> = Api::all(self.node.client().clone());
+        let waited = async {
+            loop {
+                let node = api.get(self.node.name()).await.unwrap();
+                let labels = node.metadata.labels.unwrap_or_default();
+                if labels.get(key).is_some_and(|found| found == value) {
+                    return;
+                }
+                tokio::time::sleep(SHORT).await;
+            }
+        };
+        let waited = tokio::time::timeout(LONG, waited).await;
+        assert!(
+            waited.is_ok(),
+            "never: {key}={value}; the agent told:\n{}",
+            self.told()
+        );
     }
 
     /// UUIDs of the GPUs that the kubelet holds for unhealthy.

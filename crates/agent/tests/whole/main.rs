@@ -1,4 +1,5 @@
 //! The whole agent on imaginary nodes: what the main loop makes of a node that changes.
+#![cfg(test)]
 
 mod bench;
 mod driver;

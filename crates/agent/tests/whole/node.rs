@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pitcrew_agent::config::Source;
+use pitcrew_apiserver::{Fault, Match};
 use pitcrew_kubelet::fake::Pod;
 
 use crate::bench::{Bench, GPU};
@@ -88,4 +89,48 @@ async fn an_agent_that_is_told_to_stop_stops_soon_also_while_the_driver_hangs() 
     let stopped = tokio::time::timeout(Duration::from_secs(20), bench.node.stop_agent()).await;
     stopped.unwrap().unwrap();
     assert!(!bench.node.driver().is_open());
+}
+
+/// The API server is there and refuses everything, from before the agent starts.
+#[tokio::test]
+async fn gpus_are_handed_out_while_the_api_server_refuses_everything() {
+    let mut bench = Bench::new("h100x8").await;
+    bench
+        .node
+        .api()
+        .faults()
+        .fail(Match::default(), Fault::Refused, usize::MAX);
+    bench.node.start_agent().await;
+    bench.has(GPU, 8).await;
+    bench.change(&pitcrew_scenario::Change::FallOffBus { gpu: 0 });
+    bench.has(GPU, 7).await;
+    bench.node.api().faults().clear();
+    bench.has_label("nvidia.com/gpu.count", "7").await;
+}
+
+/// 2 s on mock NVML is the promise; a machine that has much else to do may take longer.
+#[tokio::test]
+async fn devices_are_known_to_the_kubelet_soon_after_the_agents_start() {
+    let mut bench = Bench::new("h100x8").await;
+    let start = std::time::Instant::now();
+    bench.node.start_agent().await;
+    bench.has(GPU, 8).await;
+    let took = start.elapsed();
+    println!("figure: agent start to 8 allocatable GPUs at the fake kubelet: {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_gpu_that_is_shared_through_mps_is_handed_out_once_its_daemon_answers() {
+    let mut bench = Bench::new("rtx3060").await;
+    let file = bench.node.root().join("config.yaml");
+    let text =
+        "version: v1\nsharing:\n  mps:\n    resources:\n    - name: nvidia.com/gpu\n      replicas: 4\n";
+    std::fs::write(&file, text).unwrap();
+    bench.node.settings_mut().sources.source = Source::Path(file.clone());
+    bench.node.start_agent().await;
+    bench.has(GPU, 4).await;
+    assert_eq!(bench.node.system().running().len(), 1);
+    bench.node.stop_agent().await.unwrap();
+    assert_eq!(bench.node.system().running().len(), 0, "it ends with its agent");
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use pitcrew_agent::config::Source;
 use pitcrew_agent::health::XidFilter;
+use pitcrew_agent::runtime::restart::Consent;
 use pitcrew_agent::runtime::toolkit_env;
 use pitcrew_agent::{Deps, Notice, Settings};
 use pitcrew_cli::{AgentArgs, AgentCommand, AgentRunArgs, ExitStatus, GlobalArgs};
@@ -25,6 +26,7 @@ mod in_root;
 mod overrides;
 mod system;
 mod tell;
+mod uninstall;
 
 /// Name of the program of hooks and wrapper.
 const HOOK: &str = "pitcrew-hook";
@@ -39,6 +41,7 @@ pub(crate) fn run(
     match args.command {
         None => agent(&args.run, global, output),
         Some(AgentCommand::Run(run)) => agent(&run, global, output),
+        Some(AgentCommand::Uninstall(args)) => uninstall::run(&args, global, output),
         Some(AgentCommand::InRoot(args)) => Err(in_root::run(&args)),
     }
 }
@@ -125,6 +128,10 @@ fn settings(args: &AgentRunArgs, root: &Path) -> Result<Settings, Error> {
     settings.sources.default.clone_from(&args.default_config);
     settings.overrides = overrides::of(args);
     settings.hook.binary = hook(args);
+    settings.consent = Consent {
+        restart: args.allow_restart,
+        only_server: args.allow_restart_of_only_server,
+    };
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     settings.toolkit_env = std::env::vars_os()

@@ -1,14 +1,17 @@
 //! What can happen to a node.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pitcrew_apiserver::{ApiError, Fault, Match, Verb};
 use pitcrew_core::ports::Mig as _;
+use pitcrew_kubelet::fake::AdmitError;
 use pitcrew_scenario::Change;
 
 use super::{ANSWER, World};
 use crate::dice::{Dice, pick};
 
+/// How long a pod waits for something to be had.
+const PATIENCE: Duration = Duration::from_millis(1500);
 /// Configurations of the device plugin that are switched between.
 const CONFIGURATIONS: [&str; 5] = [
     "version: v1\nflags:\n  migStrategy: none\n",
@@ -25,6 +28,21 @@ const CALLS: [&str; 3] = ["nvmlDevice*", "nvmlDeviceGetMemoryInfo_v2", "nvmlEven
 const XIDS: [u32; 6] = [13, 31, 48, 79, 95, 119];
 /// Versions of the driver that are switched between.
 const VERSIONS: [&str; 2] = ["580.159.04", "590.48.01"];
+
+/// Why a pod was refused, in a word.
+fn reason(error: &AdmitError) -> &'static str {
+    match error {
+        AdmitError::Unregistered { .. } => "unregistered",
+        AdmitError::NoneHealthy { .. } => "none-healthy",
+        AdmitError::Unhealthy { .. } => "unhealthy",
+        AdmitError::Insufficient { .. } => "insufficient",
+        AdmitError::Changed { .. } => "changed",
+        AdmitError::PluginGone { .. } => "plugin-gone",
+        AdmitError::Plugin { .. } => "plugin",
+        AdmitError::Unknown { .. } => "unknown",
+        AdmitError::Stopped => "stopped",
+    }
+}
 
 /// One thing that happens. Numbers are taken modulo what there is at that moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,26 +74,26 @@ impl Action {
     pub(super) fn roll(dice: &mut Dice) -> Self {
         let (what, a, b) = (dice.below(100), dice.below(1 << 16), dice.below(1 << 16));
         match what {
-            0..=27 => Self::Admit {
+            0..=33 => Self::Admit {
                 resource: a,
                 count: 1 + b % 3,
             },
-            28..=45 => Self::Remove { pod: a },
-            46..=49 => Self::RestartKubelet,
-            50..=51 => Self::StopKubelet,
-            52..=57 => Self::KillAgent { pause: a % 50 },
-            58..=59 => Self::StopAgent,
-            60..=69 => Self::Configure { which: a },
-            70..=72 => Self::Hang { call: a, gpu: b },
-            73..=75 => Self::Release,
-            76 => Self::BreakDriver,
-            77 => Self::UnloadDriver,
-            78..=79 => Self::ReplaceDriver { version: a },
-            80..=83 => Self::Xid { gpu: a, xid: b },
-            84..=86 => Self::Reset { gpu: a },
-            87..=88 => Self::Lose { gpu: a },
-            89..=90 => Self::Return { gpu: a },
-            91..=94 => Self::Cut { gpu: a, how: b },
+            34..=50 => Self::Remove { pod: a },
+            51..=53 => Self::RestartKubelet,
+            54..=55 => Self::StopKubelet,
+            56..=60 => Self::KillAgent { pause: a % 50 },
+            61..=62 => Self::StopAgent,
+            63..=71 => Self::Configure { which: a },
+            72..=73 => Self::Hang { call: a, gpu: b },
+            74..=78 => Self::Release,
+            79 => Self::BreakDriver,
+            80 => Self::UnloadDriver,
+            81..=83 => Self::ReplaceDriver { version: a },
+            84..=85 => Self::Xid { gpu: a, xid: b },
+            86..=88 => Self::Reset { gpu: a },
+            89 => Self::Lose { gpu: a },
+            90..=91 => Self::Return { gpu: a },
+            92..=94 => Self::Cut { gpu: a, how: b },
             95..=98 => Self::Fault { which: a },
             _ => Self::Calm,
         }
@@ -206,8 +224,25 @@ impl World {
     }
 
     async fn admit(&mut self, resource: u32, count: u32) -> Result<(), String> {
-        let resources: Vec<String> = self.node.resources().into_keys().collect();
-        let Some(resource) = pick(&resources, resource).cloned() else {
+        // As the scheduler does, most wait for something to be had; some are here at a bad moment.
+        let waits = !resource.is_multiple_of(4);
+        let until = Instant::now() + PATIENCE;
+        let names = loop {
+            let (free, taken): (Vec<_>, Vec<_>) =
+                self.node.resources().into_iter().partition(|(_, devices)| {
+                    let mut devices = devices.iter();
+                    devices.any(|device| device.healthy && device.held_by.is_empty())
+                });
+            if !free.is_empty() && waits {
+                break free;
+            }
+            if !waits || Instant::now() > until {
+                break free.into_iter().chain(taken).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let names: Vec<String> = names.into_iter().map(|(name, _)| name).collect();
+        let Some(resource) = pick(&names, resource).cloned() else {
             return Ok(());
         };
         self.named += 1;
@@ -222,7 +257,7 @@ impl World {
                 ));
             }
             Ok(Err(error)) => {
-                self.report.refused += 1;
+                *self.report.refused.entry(reason(&error)).or_default() += 1;
                 self.note(&format!("    {name} is refused: {error}"));
             }
             Ok(Ok(pod)) => {

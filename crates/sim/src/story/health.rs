@@ -17,18 +17,21 @@ impl Story<'_> {
         let uuids = self.node.machine().uuids();
         let resources = self.node.resources();
         // Of the devices that are handed out whole, as those of a MIG device have another UUID.
+        // Nor of one that a process holds, which can't be reset.
+        let is_idle = |index| {
+            let gpu = self.node.machine().gpu(index);
+            gpu.is_some_and(|gpu| gpu.readings.processes.value().is_none_or(Vec::is_empty))
+        };
         let found = uuids.iter().zip(0..).find_map(|(uuid, index)| {
-            let known = resources.values().flatten();
-            known
-                .clone()
-                .any(|device| device.healthy && uuid_of(&device.id) == uuid)
-                .then(|| (index, uuid.clone()))
+            let mut known = resources.values().flatten();
+            let is_well = known.any(|device| device.healthy && uuid_of(&device.id) == uuid);
+            (is_well && is_idle(index)).then(|| (index, uuid.clone()))
         });
         let Some((gpu, uuid)) = found else {
             self.line(
                 Mark::Skipped,
                 "health",
-                "no whole GPU is healthy that could fall ill",
+                "no whole GPU is healthy and idle, to fall ill and be reset",
                 Vec::new(),
             );
             return Ok(());

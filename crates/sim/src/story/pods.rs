@@ -1,7 +1,11 @@
 //! Pods: a whole GPU, a time-slice, a MIG slice.
 
-use pitcrew_core::Inventory;
+use std::fmt;
+use std::time::Duration;
+
+use pitcrew_core::health::{self, Verdict};
 use pitcrew_core::ports::{InventorySource as _, Mig as _};
+use pitcrew_core::{Gpu, Inventory};
 
 use super::{Failure, Mark, Story};
 
@@ -9,6 +13,38 @@ use super::{Failure, Mark, Story};
 const GPU: &str = "nvidia.com/gpu";
 /// Into how many a GPU is sliced.
 const REPLICAS: usize = 4;
+
+/// How long a pod goes on after something was changed around it: long enough for the agent to find it in the kubelet's
+/// books. Of one that is gone before, it knows only that it was about to start, and waits for it.
+const WORK: Duration = Duration::from_millis(500);
+
+/// Devices of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    /// That the kubelet knows.
+    known: usize,
+    /// That it may hand out.
+    healthy: usize,
+}
+
+impl Counts {
+    fn sliced(self) -> Self {
+        Self {
+            known: self.known * REPLICAS,
+            healthy: self.healthy * REPLICAS,
+        }
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.known)?;
+        if self.healthy < self.known {
+            write!(f, ", and may hand out {} of them", self.healthy)?;
+        }
+        Ok(())
+    }
+}
 
 /// A configuration of NVIDIA's device plugin.
 fn configuration(mig_strategy: &str, replicas: usize) -> String {
@@ -23,8 +59,8 @@ fn configuration(mig_strategy: &str, replicas: usize) -> String {
 impl Story<'_> {
     pub(super) async fn pods(&mut self) -> Result<(), Failure> {
         self.chapter("three pods");
-        let whole = self.count(GPU);
-        if whole == 0 {
+        let whole = self.whole()?;
+        if whole.healthy == 0 {
             self.line(
                 Mark::Skipped,
                 "pod",
@@ -32,17 +68,27 @@ impl Story<'_> {
                 Vec::new(),
             );
         } else {
-            self.pod("one-gpu", GPU).await?;
-            self.slice(whole).await?;
+            self.counted(GPU, whole).await?;
+            self.whole_and_slice(whole).await?;
         }
         self.mig_slice(whole).await
     }
 
-    fn count(&self, resource: &str) -> usize {
-        self.node.resources().get(resource).map_or(0, Vec::len)
+    /// What the kubelet should know of whole GPUs: all that it knows, and may hand out those that are well and not cut.
+    fn whole(&self) -> Result<Counts, Failure> {
+        let inventory = self.node.machine().clone().inventory();
+        let inventory = inventory.map_err(|error| Self::failed("asking the driver", error))?;
+        let is_whole = |gpu: &&Gpu| {
+            let mode = gpu.readings.mig_mode.value();
+            mode.is_none_or(|mode| !mode.current) && health::assess(gpu).verdict != Verdict::Unhealthy
+        };
+        Ok(Counts {
+            known: self.node.resources().get(GPU).map_or(0, Vec::len),
+            healthy: inventory.gpus.iter().filter(is_whole).count(),
+        })
     }
 
-    /// Runs a pod that asks for one device, shows what it got, and ends it.
+    /// Runs a pod that asks for one device, and shows what it got.
     async fn pod(&mut self, name: &str, resource: &str) -> Result<(), Failure> {
         let what = format!("pod {name} getting {resource}");
         let pod = self.until(&what, async |node| {
@@ -74,53 +120,70 @@ impl Story<'_> {
         let nodes: Vec<&str> = given.nodes.iter().map(String::as_str).collect();
         details.push(format!("nodes   {}", nodes.join(" ")));
         self.seen("pod", format!("{name} asked for {resource}: 1 and sees"), details);
+        Ok(())
+    }
+
+    async fn end(&mut self, name: &str) {
+        tokio::time::sleep(WORK).await;
+        self.hear();
         self.node.remove(name);
+        self.done("pod", format!("{name} ends"));
+    }
+
+    fn configure(&mut self, text: &str, what: &str) -> Result<(), Failure> {
+        self.done("config", what);
+        let written = self.node.configure(text);
+        written.map_err(|error| Self::failed("writing the configuration", error))
+    }
+
+    /// Waits until the kubelet knows so many devices of a resource, and may hand out so many of them.
+    async fn counted(&mut self, resource: &str, wanted: Counts) -> Result<(), Failure> {
+        self.until(
+            &format!("the kubelet knowing {resource}: {wanted}"),
+            async |node| {
+                let resources = node.resources();
+                let devices = resources.get(resource).map_or(&[][..], Vec::as_slice);
+                let known = Counts {
+                    known: devices.len(),
+                    healthy: devices.iter().filter(|device| device.healthy).count(),
+                };
+                if known == wanted {
+                    Ok(())
+                } else {
+                    Err(format!("it knows {known}"))
+                }
+            },
+        )
+        .await?;
+        self.seen("kubelet", format!("knows {resource}: {wanted}"), Vec::new());
         Ok(())
     }
 
-    /// Writes the configuration and waits until a resource has so many devices.
-    async fn configure(&mut self, text: &str, resource: &str, count: usize) -> Result<(), Failure> {
-        self.node
-            .configure(text)
-            .map_err(|error| Self::failed("writing the configuration", error))?;
-        self.counted(resource, count).await
-    }
-
-    async fn counted(&mut self, resource: &str, count: usize) -> Result<(), Failure> {
-        self.until(&format!("{resource}: {count} at the kubelet"), async |node| {
-            let resources = node.resources();
-            let devices = resources.get(resource).map_or(&[][..], Vec::as_slice);
-            let healthy = devices.iter().filter(|device| device.healthy).count();
-            if (healthy, devices.len()) == (count, count) {
-                Ok(())
-            } else {
-                Err(format!(
-                    "the kubelet knows {} of it, {healthy} of them healthy",
-                    devices.len()
-                ))
-            }
-        })
-        .await
-    }
-
-    async fn slice(&mut self, whole: usize) -> Result<(), Failure> {
-        self.done(
-            "config",
-            format!("time-slicing is switched on: {REPLICAS} for each GPU"),
-        );
-        let shared = whole * REPLICAS;
-        self.configure(&configuration("none", REPLICAS), GPU, shared)
-            .await?;
-        self.seen("kubelet", format!("knows {GPU}: {shared}"), Vec::new());
+    /// A pod with a whole GPU, and one with a slice. Sharing is switched while they run: what they hold is not handed out
+    /// in another form before they end.
+    async fn whole_and_slice(&mut self, whole: Counts) -> Result<(), Failure> {
+        let without_one = Counts {
+            healthy: whole.healthy - 1,
+            ..whole
+        };
+        self.pod("one-gpu", GPU).await?;
+        let on = format!("time-slicing is switched on, {REPLICAS} for each GPU, while one-gpu runs");
+        self.configure(&configuration("none", REPLICAS), &on)?;
+        self.counted(GPU, without_one.sliced()).await?;
+        self.end("one-gpu").await;
+        self.counted(GPU, whole.sliced()).await?;
         self.pod("time-slice", GPU).await?;
-        self.done("config", "time-slicing is switched off");
-        self.configure(&configuration("none", 1), GPU, whole).await?;
-        self.seen("kubelet", format!("knows {GPU}: {whole}"), Vec::new());
-        Ok(())
+        self.configure(
+            &configuration("none", 1),
+            "time-slicing is switched off while time-slice runs",
+        )?;
+        self.counted(GPU, without_one).await?;
+        self.end("time-slice").await;
+        self.counted(GPU, whole).await
     }
 
     /// Cuts the first GPU that can be cut, unless one is cut already.
-    async fn mig_slice(&mut self, whole: usize) -> Result<(), Failure> {
+    async fn mig_slice(&mut self, whole: Counts) -> Result<(), Failure> {
         let what = "cutting a GPU";
         let mut machine = self.node.machine().clone();
         let before = machine.inventory().map_err(|error| Self::failed(what, error))?;
@@ -155,10 +218,7 @@ impl Story<'_> {
             undo = Some((uuid, device.gpu_instance));
         }
         let after = machine.inventory().map_err(|error| Self::failed(what, error))?;
-        self.done("config", "the MIG strategy is set to mixed");
-        self.node
-            .configure(&configuration("mixed", 1))
-            .map_err(|error| Self::failed("writing the configuration", error))?;
+        self.configure(&configuration("mixed", 1), "the MIG strategy is set to mixed")?;
         let total = slices(&after);
         let resource = self
             .until(&format!("{total} MIG slices at the kubelet"), async |node| {
@@ -171,9 +231,13 @@ impl Story<'_> {
                 }
             })
             .await?;
-        let count = self.count(&resource);
-        self.seen("kubelet", format!("knows {resource}: {count}"), Vec::new());
+        self.seen("kubelet", format!("knows {resource}"), Vec::new());
         self.pod("mig-slice", &resource).await?;
+        self.configure(
+            &configuration("none", 1),
+            "the MIG strategy is set back to none while mig-slice runs",
+        )?;
+        self.end("mig-slice").await;
         if let Some((uuid, gpu_instance)) = undo {
             let mut mend = || {
                 machine.destroy(&uuid, gpu_instance)?;
@@ -183,9 +247,7 @@ impl Story<'_> {
             mend().map_err(|error| Self::failed("making the GPU whole again", error))?;
             self.done("mig", format!("{uuid} is made whole again"));
         }
-        self.configure(&configuration("none", 1), GPU, whole).await?;
-        self.seen("kubelet", format!("knows {GPU}: {whole}"), Vec::new());
-        Ok(())
+        self.counted(GPU, whole).await
     }
 }
 

@@ -3,3 +3,4 @@
 mod given;
 mod independence;
 mod node;
+mod story;
