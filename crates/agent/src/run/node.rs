@@ -386,7 +386,7 @@ impl Node {
             host: self.host.clone(),
             gpus: self.gpus.clone(),
             sick: self.health.sick().clone(),
-            held: Some(self.held()),
+            held: self.held(),
             resources: self.resources().to_vec(),
             registered: self.plugin.registered.clone(),
             tier: self.way.as_ref().map_or(Tier::Unknown, |way| way.tier),
@@ -400,10 +400,10 @@ impl Node {
             .map_or(&[], |(plan, _)| plan.resources.as_slice())
     }
 
-    /// Who holds what, by GPU.
-    fn held(&self) -> BTreeMap<String, BTreeSet<String>> {
+    /// Who holds what, by GPU; `None` where nobody could be asked.
+    fn held(&self) -> Option<BTreeMap<String, BTreeSet<String>>> {
         let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for holding in &self.plugin.held {
+        for holding in self.plugin.held.as_ref()? {
             let device = self
                 .resources()
                 .iter()
@@ -415,7 +415,7 @@ impl Node {
                     .insert(holding.holder.clone());
             }
         }
-        held
+        Some(held)
     }
 
     /// The GPUs of a look, and in the place of each that doesn't answer what it was before: it is still there, and its
