@@ -153,7 +153,11 @@ fn ask(cases: &[Case<'_>]) {
     let mut wrong = Vec::new();
     for (what, token, arguments, expected) in cases {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let Outcome { stdout, stderr, code } = token.kubectl(&arguments, "");
+        let outcome = match arguments[..] {
+            ["patch-status", kind, name, status] => token.patch_status(kind, name, status),
+            _ => token.kubectl(&arguments, ""),
+        };
+        let Outcome { stdout, stderr, code } = outcome;
         let is_right = match expected {
             None => code == Some(0),
             Some(words) => code != Some(0) && stderr.contains(words),
@@ -174,15 +178,9 @@ fn patch(kind: &str, name: &str, patch: &Value) -> Vec<String> {
     words(&["patch", kind, name, "--type=merge", "-p", &patch.to_string()])
 }
 
-/// A patch of an object's status, lists merged as their types say.
+/// A patch of an object's status. Not kubectl's own: that reads the status first, by itself, which the agent need not.
 fn patch_status(kind: &str, name: &str, status: &Value) -> Vec<String> {
-    let merge = if kind == "node" {
-        "--type=strategic"
-    } else {
-        "--type=merge"
-    };
-    let status = status.to_string();
-    words(&["patch", kind, name, "--subresource=status", merge, "-p", &status])
+    words(&["patch-status", kind, name, &status.to_string()])
 }
 
 fn label(node: &str, name: &str, value: &Value) -> Vec<String> {
@@ -301,21 +299,7 @@ fn a_nodes_token_lifts_its_own_start_up_taint_and_writes_its_own_condition_and_n
     ] {
         kubectl(&["taint", "node", OTHER, taint, "--overwrite"], "").ok();
     }
-    let taint = |key: &str| json!({"key": key, "effect": "PreferNoSchedule"});
-    let unschedulable = json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"});
-    let taints = |taints: &[Value]| {
-        let all: Vec<&Value> = taints.iter().chain([&unschedulable]).collect();
-        patch("node", OTHER, &json!({"spec": {"taints": all}}))
-    };
-    let (startup, other, mine) = (
-        taint("pitcrew.dev/not-ready"),
-        taint("other"),
-        taint("pitcrew.dev/mine"),
-    );
-    wait_for("the taint of a node that is cordoned", || {
-        let taints = kubectl(&["get", "node", OTHER, "-o", "jsonpath={.spec.taints}"], "").ok();
-        taints.contains("node.kubernetes.io/unschedulable").then_some(())
-    });
+    let taint = |change: &str| words(&["taint", "node", OTHER, change]);
     let condition = |kind: &str| {
         let condition = json!({"type": kind, "status": "False", "reason": "Test", "message": "m"});
         json!({"status": {"conditions": [condition]}})
@@ -326,23 +310,28 @@ fn a_nodes_token_lifts_its_own_start_up_taint_and_writes_its_own_condition_and_n
         (
             "a taint more",
             &theirs,
-            taints(&[startup.clone(), other.clone(), mine]),
+            taint("pitcrew.dev/mine=:PreferNoSchedule"),
             POLICY,
         ),
-        ("another's taint less", &theirs, taints(&[startup]), POLICY),
+        ("another's taint less", &theirs, taint("other-"), POLICY),
         (
             "the scout and taints",
             &scout,
-            taints(std::slice::from_ref(&other)),
+            taint("pitcrew.dev/not-ready-"),
             POLICY,
         ),
         (
             "another node's taints",
             &ours,
-            taints(std::slice::from_ref(&other)),
+            taint("pitcrew.dev/not-ready-"),
             POLICY,
         ),
-        ("the start-up taint less", &theirs, taints(&[other]), None),
+        (
+            "the start-up taint less",
+            &theirs,
+            taint("pitcrew.dev/not-ready-"),
+            None,
+        ),
         (
             "cordon",
             &ours,
