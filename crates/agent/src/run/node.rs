@@ -400,7 +400,7 @@ impl Node {
             .map_or(&[], |(plan, _)| plan.resources.as_slice())
     }
 
-    /// Who holds what, by GPU; `None` where nobody could be asked.
+    /// Who holds what, by GPU; `None` where the kubelet doesn't say.
     fn held(&self) -> Option<BTreeMap<String, BTreeSet<String>>> {
         let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for holding in self.plugin.held.as_ref()? {
