@@ -18,8 +18,9 @@ gen:
 fuzz:
 	@$(XTASK) fuzz
 
-# The long runs: an hour of fuzzing for each parser.
+# The long runs: ten minutes of chaos, then an hour of fuzzing for each parser.
 soak:
+	@$(XTASK) chaos --minutes 10
 	@$(XTASK) fuzz --seconds 3600
 
 # What people run on their hosts, in dist/.

@@ -15,6 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = pci::parse_vgpu(capability);
     }
     let _ = pci::parse_vgpu(bytes);
+    let _ = kubelet::parse_held(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let _ = system::parse_os_release(text);
     let _ = system::cgroup_version(&system::parse_mounts(text));

@@ -4,10 +4,12 @@
 //! statics and never ends the process, so that many of them run in one. It knows neither NVML nor scenarios.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod deps;
 pub mod health;
 pub mod labels;
 pub mod mps;
+pub mod node;
 pub mod notice;
 pub mod plugin;
 pub mod run;
@@ -16,6 +18,8 @@ pub mod settings;
 pub mod snapshot;
 pub mod specs;
 pub mod status;
+#[cfg(test)]
+mod testing;
 
 pub use deps::Deps;
 pub use notice::{Notice, Topic};

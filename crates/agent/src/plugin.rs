@@ -1,1 +1,20 @@
 //! The device plugin: resources of this node on the sockets of the kubelet.
+//!
+//! [`Plugins`] is all that others need: it is told what there should be, and says what there is. What is pure stands
+//! apart: how a container gets its devices ([`strategy`], [`answer`]), who holds what ([`holders`]).
+
+pub mod answer;
+mod directory;
+mod foreign;
+pub mod holders;
+mod ledger;
+mod manager;
+mod offer;
+mod registration;
+mod service;
+pub mod strategy;
+mod tell;
+
+pub use answer::{Answer, Answers, Extras, Nodes, Shared};
+pub use manager::{Place, Plugins, Status, Wanted, is_our_socket};
+pub use strategy::{Choice, Strategy};

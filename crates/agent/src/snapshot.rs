@@ -12,7 +12,7 @@ use pitcrew_core::ports::GpuError;
 use pitcrew_host::facts::Host;
 
 /// What is known of the node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// The host's facts; `None` before the first look.
     pub host: Option<Arc<Host>>,

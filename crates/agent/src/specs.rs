@@ -1,1 +1,458 @@
 //! CDI specifications of the node, kept true.
+//!
+//! Three files, each of one kind:
+//!
+//! - `k8s.device-plugin.nvidia.com/gpu`, devices by UUID: what the device plugin hands out. NVIDIA's plugin has the same
+//!   kind, file and names, so that either takes over from the other.
+//! - `nvidia.com/gpu`, by index, UUID and `all`, as NVIDIA's toolkit writes it for whoever names GPUs by hand. Only where no
+//!   other file defines that kind: of two files in one directory that have a device in common, neither counts.
+//! - `management.nvidia.com/gpu=all`, every node of the driver, for what manages GPUs. By the same rule.
+//!
+//! [`Draft::new`] makes them anew and says what differs from the files that are there; [`Draft::settle`] makes steps of
+//! that, [`carry_out`] does them. A name that goes while a pod holds the device stays in the first file with what it had:
+//! the kubelet starts containers of that pod anew by the same name. Each file is written whole, and of the lowest version
+//! that carries it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pitcrew_cdi::directories::{self, Directories};
+use pitcrew_cdi::generate::{self, GenerateError, Naming, Options};
+use pitcrew_cdi::spec::NameError;
+use pitcrew_cdi::text::{EncodeError, Encoding, encode};
+use pitcrew_cdi::write::{self, WriteError};
+use pitcrew_cdi::{Device, Kind, Spec};
+use pitcrew_core::Inventory;
+use pitcrew_core::ports::{FileKind, HostFs};
+use pitcrew_host::Host;
+
+use crate::snapshot::Problem;
+
+pub(crate) mod keep;
+
+#[cfg(test)]
+mod tests;
+
+/// Kind of what the device plugin hands out.
+pub const PLUGIN: &str = "k8s.device-plugin.nvidia.com/gpu";
+/// Links that are followed on the way to the directory.
+const MOST_LINKS: usize = 40;
+
+/// What specifications are made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Basis {
+    /// The GPUs, those included that are sick.
+    pub gpus: std::sync::Arc<Inventory>,
+    /// Where the driver is.
+    pub driver: DriverRoots,
+    /// The program that the hooks start, as on the host.
+    pub hook: PathBuf,
+    /// The directory to write to, as on the host.
+    pub dir: PathBuf,
+    /// All directories that the runtime reads, as on the host.
+    pub dirs: Vec<PathBuf>,
+}
+
+/// Where on the host the driver's files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriverRoots {
+    /// Root of its libraries and programs.
+    pub libraries: PathBuf,
+    /// Root of its device nodes.
+    pub devices: PathBuf,
+}
+
+impl DriverRoots {
+    /// As found: on the host itself, or in the root that NVIDIA's driver container has mounted.
+    pub fn find(host: &Host) -> Self {
+        let container = host.driver.container_root.as_ref();
+        let on_host = |libraries: &pitcrew_host::facts::DriverLibraries| {
+            container.is_none_or(|root| !libraries.directory.starts_with(root))
+        };
+        let libraries = match container {
+            Some(root) if !host.driver.libraries.iter().any(on_host) => root.clone(),
+            _ => "/".into(),
+        };
+        // A driver container makes its nodes in a /dev of its own only where it was told so; then the host has none.
+        let devices = if host.devices.nodes.is_empty() {
+            libraries.clone()
+        } else {
+            "/".into()
+        };
+        Self { libraries, devices }
+    }
+}
+
+impl Basis {
+    fn options(&self, kind: &str) -> Result<Options, NameError> {
+        Ok(Options {
+            driver_root: self.driver.libraries.clone(),
+            dev_root: self.driver.devices.clone(),
+            ..Options::new(kind, &self.hook)?
+        })
+    }
+}
+
+/// Directories that the runtime reads: its own setting, or what they are by default.
+pub fn directories_of(host: &Host, ours: &Path) -> Vec<PathBuf> {
+    let set = host
+        .containerd
+        .value()
+        .and_then(|containerd| containerd.config.value())
+        .and_then(|config| config.cdi_dirs.clone());
+    let mut dirs: Vec<PathBuf> = match set {
+        Some(dirs) => dirs.into_iter().map(PathBuf::from).collect(),
+        None => directories::DEFAULT.iter().map(PathBuf::from).collect(),
+    };
+    // `/run` and `/var/run` are one.
+    let same = |dir: &PathBuf| of_run(dir) == of_run(ours);
+    if !dirs.iter().any(same) {
+        dirs.push(ours.to_owned());
+    }
+    dirs
+}
+
+fn of_run(path: &Path) -> &Path {
+    path.strip_prefix("/var")
+        .ok()
+        .filter(|rest| rest.starts_with("run"))
+        .unwrap_or_else(|| path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Why a specification can't be made or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is nothing to describe, or the driver's files are missing.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// A kind is none.
+    #[error(transparent)]
+    Kind(#[from] NameError),
+    /// It can't be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// It can't be written.
+    #[error("the CDI specification was not written: {}", crate::node::why(.0))]
+    Write(#[from] WriteError),
+    /// A file can't be taken away, or the directory can't be found.
+    #[error("`{}` can't be changed: {source}", .path.display())]
+    File {
+        /// As on the host.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Something to do in the directory.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// This specification takes the place of what is in its file, if anything.
+    Write(Box<Spec>),
+    /// The file goes.
+    Remove(PathBuf),
+}
+
+/// What the files should be, compared to what they are.
+#[derive(Debug)]
+pub struct Draft {
+    plugin: File,
+    others: Vec<File>,
+    remarks: Vec<String>,
+    problem: Option<Problem>,
+}
+
+/// One file.
+#[derive(Debug)]
+struct File {
+    /// As on the host.
+    path: PathBuf,
+    /// What is there; `None` where nothing is, or nothing that a runtime reads.
+    old: Option<Spec>,
+    /// True where what is there was written by us.
+    is_ours: bool,
+    /// What should be there.
+    new: Option<Spec>,
+}
+
+impl File {
+    /// Devices that are there now and would not be any more.
+    fn dropped(&self) -> impl Iterator<Item = &Device> {
+        let old = self.old.iter().flat_map(|spec| &spec.devices);
+        old.filter(|device| {
+            let new = self.new.iter().flat_map(|spec| &spec.devices);
+            !new.into_iter().any(|other| other.name == device.name)
+        })
+    }
+
+    fn step(self) -> Option<Step> {
+        match self.new {
+            Some(new) if self.old.as_ref() == Some(&new) => None,
+            Some(new) => Some(Step::Write(Box::new(new))),
+            None if self.is_ours => Some(Step::Remove(self.path)),
+            None => None,
+        }
+    }
+}
+
+impl Draft {
+    /// Makes the specifications anew and reads those that are there.
+    ///
+    /// # Errors
+    /// Only where a kind is none, which is a mistake of ours; what can't be made is told by [`Self::problem`].
+    pub fn new(fs: &dyn HostFs, basis: &Basis) -> Result<Self, Error> {
+        let there = Directories::read(fs, &basis.dirs);
+        let mut remarks = Vec::new();
+        let mut problem = None;
+
+        let options = Options {
+            names: vec![Naming::Uuid],
+            all: false,
+            ..basis.options(PLUGIN)?
+        };
+        let made = if basis.gpus.gpus.is_empty() {
+            None
+        } else {
+            match generate::gpus(&basis.gpus, fs, &options) {
+                Ok(generated) => {
+                    remarks = generated.remarks;
+                    Some(generated.spec)
+                }
+                Err(error) => {
+                    problem = Some(not_made(&error));
+                    None
+                }
+            }
+        };
+        let plugin = file(fs, basis, PLUGIN, made)?;
+        if let Some(other) = conflict(&there, &plugin) {
+            problem.get_or_insert_with(|| conflicting(&other));
+        }
+
+        let mut others = Vec::new();
+        for kind in [pitcrew_cdi::spec::GPU, pitcrew_cdi::spec::MANAGEMENT_GPU] {
+            let options = basis.options(kind)?;
+            let made = if is_defined(&there, kind, &basis.dir, &options)? || plugin.new.is_none() {
+                None
+            } else if kind == pitcrew_cdi::spec::GPU {
+                generate::gpus(&basis.gpus, fs, &options).ok()
+            } else {
+                generate::management(Some(&basis.gpus), fs, &options).ok()
+            };
+            let file = file(fs, basis, kind, made.map(|made| made.spec))?;
+            others.push(file);
+        }
+        Ok(Self {
+            plugin,
+            others,
+            remarks,
+            problem,
+        })
+    }
+
+    /// What should have been in a specification and isn't: one sentence each.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    /// Why containers can't be given their GPUs by name, if so.
+    pub fn problem(&self) -> Option<&Problem> {
+        self.problem.as_ref()
+    }
+
+    /// Names that would go. Whether pods hold them must be known first.
+    pub fn dropped(&self) -> BTreeSet<&str> {
+        self.plugin.dropped().map(|device| device.name.as_str()).collect()
+    }
+
+    /// What is to do, and the device plugin's specification as it will be then. `is_held` is true for names that a pod
+    /// holds, or may hold.
+    pub fn settle(mut self, is_held: impl Fn(&str) -> bool) -> (Vec<Step>, Option<Spec>) {
+        let held: Vec<Device> = self
+            .plugin
+            .dropped()
+            .filter(|device| is_held(&device.name))
+            .cloned()
+            .collect();
+        if !held.is_empty() {
+            match &mut self.plugin.new {
+                Some(new) => {
+                    new.devices.extend(held);
+                    new.version.clear();
+                    new.version = new.needs().to_string();
+                }
+                // There is no driver to say what else they need: what there was is the best that is known.
+                None => self.plugin.new.clone_from(&self.plugin.old),
+            }
+        }
+        let spec = self.plugin.new.clone();
+        let steps = std::iter::once(self.plugin).chain(self.others);
+        (steps.filter_map(File::step).collect(), spec)
+    }
+}
+
+/// The file of a kind in our directory.
+fn file(fs: &dyn HostFs, basis: &Basis, kind: &str, new: Option<Spec>) -> Result<File, Error> {
+    let path = basis.dir.join(name_of(kind)?);
+    let old = directories::read_file(fs, &path).ok();
+    Ok(File {
+        path,
+        is_ours: old.as_ref().is_some_and(|old| is_ours(old, &basis.hook)),
+        old,
+        new,
+    })
+}
+
+fn name_of(kind: &str) -> Result<String, Error> {
+    let kind: Kind = kind.parse()?;
+    Ok(format!("{}.{}", kind.file_stem(), Encoding::Json.ending()))
+}
+
+/// True where a file that isn't ours defines devices of this kind.
+fn is_defined(there: &Directories, kind: &str, dir: &Path, options: &Options) -> Result<bool, Error> {
+    let ours = dir.join(name_of(kind)?);
+    Ok(there.files.iter().any(|file| {
+        let Ok(spec) = &file.spec else { return false };
+        let is_ours = of_run(&file.path) == of_run(&ours) && is_ours(spec, &options.hook);
+        spec.kind == kind && !is_ours
+    }))
+}
+
+/// True for a specification whose hooks are a program of ours, of whatever version: `.../pitcrew/VERSION/HOOK`.
+fn is_ours(spec: &Spec, hook: &Path) -> bool {
+    let home = hook.parent().and_then(Path::parent);
+    let mut hooks = spec
+        .devices
+        .iter()
+        .map(|device| &device.container_edits)
+        .chain([&spec.container_edits])
+        .flat_map(|edits| &edits.hooks)
+        .peekable();
+    hooks.peek().is_some()
+        && hooks.all(|named| {
+            let named = Path::new(&named.path);
+            named == hook || home.is_some_and(|home| named.starts_with(home))
+        })
+}
+
+/// Another file that takes our devices away.
+fn conflict(there: &Directories, plugin: &File) -> Option<PathBuf> {
+    let new = plugin.new.as_ref()?;
+    let ours = there
+        .files
+        .iter()
+        .find(|file| of_run(&file.path) == of_run(&plugin.path));
+    let clashes = |file: &&directories::File| {
+        let same_dir = file.path.parent().map(of_run) == plugin.path.parent().map(of_run);
+        let later = ours.is_some_and(|ours| file.priority > ours.priority);
+        let Ok(spec) = &file.spec else { return false };
+        of_run(&file.path) != of_run(&plugin.path)
+            && (same_dir || later)
+            && spec.kind == new.kind
+            && spec
+                .devices
+                .iter()
+                .any(|device| new.devices.iter().any(|own| own.name == device.name))
+    };
+    there.files.iter().find(clashes).map(|file| file.path.clone())
+}
+
+fn not_made(error: &GenerateError) -> Problem {
+    let (reason, hint) = match error {
+        GenerateError::NoLibraries { .. } => (
+            "DriverLibrariesNotFound",
+            "`pitcrew check` on the node says what of the driver is missing",
+        ),
+        GenerateError::NoDevices(_) => (
+            "NoDeviceNodes",
+            "`pitcrew check` on the node says which device nodes are missing",
+        ),
+    };
+    Problem {
+        reason: reason.to_owned(),
+        message: error.to_string(),
+        hint: hint.to_owned(),
+    }
+}
+
+fn conflicting(other: &Path) -> Problem {
+    Problem {
+        reason: "CdiConflict".to_owned(),
+        message: format!(
+            "`{}` has devices of the same names as ours: with both files no container gets any of them",
+            other.display()
+        ),
+        hint: format!("stop who writes `{0}`, and remove it: `rm {0}`", other.display()),
+    }
+}
+
+/// Does one step.
+///
+/// # Errors
+/// Where the file can't be written or removed; it is then as it was.
+pub fn carry_out(fs: &dyn HostFs, root: &Path, dir: &Path, step: &Step) -> Result<(), Error> {
+    let here = place(fs, root, dir).map_err(|source| Error::File {
+        path: dir.to_owned(),
+        source,
+    })?;
+    match step {
+        Step::Write(spec) => {
+            // Encoded once before, so that a mistake leaves the directory alone.
+            encode(spec, Encoding::Json)?;
+            write::into_directory(spec, &here, Encoding::Json)?;
+        }
+        Step::Remove(path) => {
+            let name = path.file_name().unwrap_or_default();
+            match std::fs::remove_file(here.join(name)) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    let path = path.clone();
+                    return Err(Error::File { path, source });
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a directory of the host is in this process: links of the host count from the host's root. Parts that aren't
+/// there are where they would be made.
+fn place(fs: &dyn HostFs, root: &Path, path: &Path) -> io::Result<PathBuf> {
+    let mut ahead: Vec<std::ffi::OsString> = parts(path);
+    let mut seen = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(part) = ahead.pop() {
+        if part == ".." {
+            seen.pop();
+            continue;
+        }
+        let next = seen.join(&part);
+        match fs.kind(&next) {
+            Ok(FileKind::Link(target)) => {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(io::Error::other("too many links on the way"));
+                }
+                if target.is_absolute() {
+                    seen = "/".into();
+                }
+                ahead.extend(parts(&target));
+            }
+            _ => seen = next,
+        }
+    }
+    Ok(root.join(seen.strip_prefix("/").unwrap_or(&seen)))
+}
+
+/// Components of a path, the first one last.
+fn parts(path: &Path) -> Vec<std::ffi::OsString> {
+    use std::path::Component;
+    let components = path.components().rev();
+    let named = components.filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    });
+    named.collect()
+}

@@ -8,9 +8,10 @@ pub mod env;
 mod exit;
 
 pub use args::{
-    Architecture, CatalogArgs, CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs,
-    CheckArgs, Class, Cli, ColorChoice, Command, CompletionsArgs, Format, GlobalArgs, GpusArgs, GpusCommand,
-    Shell, TopArgs,
+    AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, Architecture, CatalogArgs,
+    CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice,
+    Command, CompletionsArgs, DeviceIds, DeviceLists, Format, GlobalArgs, GpusArgs, GpusCommand, MigStrategy,
+    SharedAllocation, Shell, SimArgs, SimHost, TopArgs,
 };
 pub use exit::ExitStatus;
 

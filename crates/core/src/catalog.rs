@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer};
 pub use compute_capability::{ComputeCapability, ParseComputeCapabilityError};
 pub use driver::{DriverSupport, KernelModules, UnsupportedDriver};
 pub use search::{LookupError, find, lookup};
-pub use sharing::Isolation;
+pub use sharing::{Isolation, max_mps_clients};
 
 /// One card.
 #[derive(Debug, Clone, Serialize)]

@@ -165,6 +165,22 @@ fn memory(readings: &GpuReadings, add: &mut impl FnMut(Verdict, String, &str)) {
 /// Readings that a card doesn't support say nothing; a reading that failed makes the verdict at best
 /// [`Verdict::Unknown`] if it is one of those that a verdict rests on (UUID, memory, row remapping).
 pub fn assess(gpu: &Gpu) -> Health {
+    let mut findings = state(gpu);
+    findings.extend(past(&gpu.readings));
+    findings.extend(link(&gpu.readings));
+    Health::of(findings)
+}
+
+/// [`assess`] without the XIDs that were reported: how the GPU is now, not what has happened to it. For who hears of XIDs
+/// one by one, and knows which of them are over.
+pub fn assess_state(gpu: &Gpu) -> Health {
+    let mut findings = state(gpu);
+    findings.extend(link(&gpu.readings));
+    Health::of(findings)
+}
+
+/// What is wrong with the GPU now.
+fn state(gpu: &Gpu) -> Vec<Finding> {
     let readings = &gpu.readings;
     let mut findings = Vec::new();
     let mut add = |verdict, what: String, advice: &str| {
@@ -206,39 +222,55 @@ pub fn assess(gpu: &Gpu) -> Health {
     {
         add(verdict, what, advice);
     }
+    findings
+}
 
-    if let Some(xids) = readings.xids.value() {
-        for &number in xids {
-            let known = xid::lookup(number);
-            let verdict = match known.map(|xid| xid.severity) {
-                // The application's own fault: nothing is wrong with the card.
-                Some(Severity::Application) => continue,
-                Some(Severity::Gpu | Severity::Hardware) => Verdict::Unhealthy,
-                Some(Severity::Contained) | None => Verdict::Degraded,
-            };
-            let (what, advice) = known.map_or(
-                ("not in our table", "Look it up in NVIDIA's XID catalogue"),
-                |xid| (xid.name, xid.action.advice()),
-            );
-            add(verdict, format!("XID {number}: {what}"), advice);
-        }
-    }
-
-    if let (Some(width), Some(widest)) = (readings.pcie_width.value(), readings.pcie_width_max.value())
-        && width < widest
-    {
-        add(
-            Verdict::Degraded,
-            format!("the PCIe link runs at x{width} of x{widest}"),
-            "Reseat the board or its riser; a virtual machine may report a narrower link than it has",
+/// What the driver has reported.
+fn past(readings: &GpuReadings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let reported = readings.xids.value().map_or(&[][..], Vec::as_slice);
+    for &number in reported {
+        let known = xid::lookup(number);
+        let verdict = match known.map(|xid| xid.severity) {
+            // The application's own fault: nothing is wrong with the card.
+            Some(Severity::Application) => continue,
+            Some(Severity::Gpu | Severity::Hardware) => Verdict::Unhealthy,
+            Some(Severity::Contained) | None => Verdict::Degraded,
+        };
+        let (what, advice) = known.map_or(
+            ("not in our table", "Look it up in NVIDIA's XID catalogue"),
+            |xid| (xid.name, xid.action.advice()),
         );
+        findings.push(Finding {
+            verdict,
+            what: format!("XID {number}: {what}"),
+            advice: advice.to_owned(),
+        });
     }
+    findings
+}
 
-    findings.sort_by_key(|finding| finding.verdict);
-    let verdict = findings
-        .first()
-        .map_or(Verdict::Healthy, |finding| finding.verdict);
-    Health { verdict, findings }
+/// What is wrong with its way to the CPU.
+fn link(readings: &GpuReadings) -> Option<Finding> {
+    let (Some(width), Some(widest)) = (readings.pcie_width.value(), readings.pcie_width_max.value()) else {
+        return None;
+    };
+    (width < widest).then(|| Finding {
+        verdict: Verdict::Degraded,
+        what: format!("the PCIe link runs at x{width} of x{widest}"),
+        advice: "Reseat the board or its riser; a virtual machine may report a narrower link than it has"
+            .to_owned(),
+    })
+}
+
+impl Health {
+    fn of(mut findings: Vec<Finding>) -> Self {
+        findings.sort_by_key(|finding| finding.verdict);
+        let verdict = findings
+            .first()
+            .map_or(Verdict::Healthy, |finding| finding.verdict);
+        Self { verdict, findings }
+    }
 }
 
 #[cfg(test)]

@@ -25,10 +25,9 @@ use crate::catalog::Class;
 use crate::inventory::{CudaVersion, DriverReadings};
 use crate::pci::PciAddress;
 use crate::plugin::Sharing;
+use crate::plugin::config::{Config, MigStrategy, NamingRules};
 use crate::reading::Reading;
 use crate::{Gpu, Inventory};
-
-pub use mig::NotSingle;
 
 /// The whole GPU's resource, and what its labels begin with.
 pub const GPU: &str = "nvidia.com/gpu";
@@ -41,18 +40,6 @@ pub const MODEL: &str = "pitcrew.dev/gpu.product.";
 /// Seconds since 1970 when the labels were first made.
 pub const TIMESTAMP: &str = "nvidia.com/gfd.timestamp";
 
-/// How MIG devices are offered: `migStrategy` of NVIDIA's device plugin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub enum MigStrategy {
-    /// Whole GPUs only.
-    #[default]
-    None,
-    /// MIG devices of one profile, as GPUs.
-    Single,
-    /// GPUs, and MIG devices under names of their own.
-    Mixed,
-}
-
 /// How the node's GPUs are offered, as far as labels tell it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Offer {
@@ -62,12 +49,14 @@ pub struct Offer {
     pub sharing: Option<Sharing>,
     /// Resources that are shared. Of two with one name the first counts.
     pub shared: Vec<SharedResource>,
+    /// Names of one's own. They change no key of a label, only which of the shared resources a device belongs to.
+    pub names: NamingRules,
 }
 
 /// One shared resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedResource {
-    /// Full name before it is renamed: `nvidia.com/gpu`, `nvidia.com/mig-1g.10gb`.
+    /// Full name before it is shared: `nvidia.com/gpu`, `nvidia.com/mig-1g.10gb`, or one's own.
     pub name: String,
     /// How many are made of each device.
     pub replicas: u32,
@@ -76,7 +65,25 @@ pub struct SharedResource {
 }
 
 impl Offer {
-    fn replicas(&self, resource: &str) -> Option<&SharedResource> {
+    /// What a configuration offers.
+    pub fn of(config: &Config) -> Self {
+        let sharing = config.sharing();
+        let shared = sharing.into_iter().flat_map(|(_, rules)| {
+            rules.resources.iter().map(|resource| SharedResource {
+                name: resource.name.clone(),
+                replicas: resource.replicas,
+                renamed: resource.rename.is_some() || rules.rename_by_default,
+            })
+        });
+        Self {
+            mig: config.flags.mig_strategy,
+            sharing: sharing.map(|(how, _)| how),
+            shared: shared.collect(),
+            names: config.names.clone(),
+        }
+    }
+
+    fn shared(&self, resource: &str) -> Option<&SharedResource> {
         self.shared.iter().find(|shared| shared.name == resource)
     }
 }
@@ -131,15 +138,66 @@ pub fn labels(facts: &Facts<'_>, offer: &Offer) -> BTreeMap<String, String> {
     labels.0
 }
 
+/// True for a label that is made here and by nobody else but GPU Feature Discovery: one that says what is no longer true
+/// may be taken away, whoever wrote it. [`PRESENT`] is none of them: the operator and others write it too.
+pub fn is_ours(key: &str) -> bool {
+    const WHOLE: [&str; 8] = [
+        "gfd.timestamp",
+        "mig.capable",
+        "mig.strategy",
+        "mps.capable",
+        "vgpu.present",
+        "vgpu.host-driver-version",
+        "vgpu.host-driver-branch",
+        "gpu.machine",
+    ];
+    const OF_GPUS: [&str; 5] = ["family", "compute.major", "compute.minor", "mode", "clique"];
+    const OF_DEVICES: [&str; 13] = [
+        "product",
+        "count",
+        "replicas",
+        "sharing-strategy",
+        "memory",
+        "multiprocessors",
+        "slices.gi",
+        "slices.ci",
+        "engines.copy",
+        "engines.decoder",
+        "engines.encoder",
+        "engines.jpeg",
+        "engines.ofa",
+    ];
+    let Some(name) = key.strip_prefix("nvidia.com/") else {
+        return key == CLASS || key.starts_with(MODEL);
+    };
+    let of_cuda = |name: &str| {
+        let part = name.strip_prefix("cuda.").and_then(|rest| rest.split_once('.'));
+        part.is_some_and(|(of, part)| {
+            matches!(of, "driver" | "runtime" | "driver-version" | "runtime-version")
+                && matches!(part, "major" | "minor" | "rev" | "revision" | "full")
+        })
+    };
+    let of_mig = |name: &str| {
+        let rest = name.strip_prefix("mig-");
+        rest.is_some_and(|rest| {
+            let ends = |field: &&str| {
+                rest.strip_suffix(*field)
+                    .is_some_and(|profile| profile.ends_with('.'))
+            };
+            OF_DEVICES.iter().any(ends)
+        })
+    };
+    let of_gpus = |name: &str| {
+        let field = name.strip_prefix("gpu.");
+        field.is_some_and(|field| OF_GPUS.contains(&field) || OF_DEVICES.contains(&field))
+    };
+    WHOLE.contains(&name) || of_cuda(name) || of_gpus(name) || of_mig(name)
+}
+
 /// The GPUs whose names the driver tells.
 fn named(inventory: &Inventory) -> Vec<&Gpu> {
     let gpus = inventory.gpus.iter();
     gpus.filter(|gpu| !gpu.readings.name.is_absent()).collect()
-}
-
-/// Why the strategy `single` can't offer the MIG devices of a node, if so. Labels then say `MIG-INVALID`.
-pub fn not_single(inventory: &Inventory) -> Option<NotSingle> {
-    mig::single(&named(inventory)).err()
 }
 
 /// Labels on their way: what is no valid value stays out.
@@ -257,7 +315,7 @@ struct Share {
 
 impl Share {
     fn of(resource: &str, offer: &Offer) -> Self {
-        let shared = offer.replicas(resource).filter(|shared| shared.replicas > 0);
+        let shared = offer.shared(resource).filter(|shared| shared.replicas > 0);
         let replicas = shared.map_or(1, |shared| shared.replicas);
         let strategy = match offer.sharing {
             Some(Sharing::TimeSlicing) if replicas > 1 => "time-slicing",
@@ -281,11 +339,11 @@ impl Share {
         }
     }
 
-    fn label(&self, labels: &mut Labels, resource: &str, product: &str, profile: &str, count: usize) {
+    fn label(&self, labels: &mut Labels, key: &str, product: &str, profile: &str, count: usize) {
         let suffix = format!("{profile}{}", self.suffix);
-        labels.set(format!("{resource}.product"), value::product(product, &suffix));
-        labels.set(format!("{resource}.count"), count);
-        labels.set(format!("{resource}.replicas"), self.replicas);
-        labels.set(format!("{resource}.sharing-strategy"), self.strategy);
+        labels.set(format!("{key}.product"), value::product(product, &suffix));
+        labels.set(format!("{key}.count"), count);
+        labels.set(format!("{key}.replicas"), self.replicas);
+        labels.set(format!("{key}.sharing-strategy"), self.strategy);
     }
 }

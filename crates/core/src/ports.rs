@@ -28,6 +28,14 @@ pub enum GpuError {
     /// The GPU doesn't answer any more: it has fallen off the bus.
     #[error("GPU `{0}` is lost: it no longer answers on the PCI bus")]
     GpuLost(String),
+    /// A call about the GPU has not returned, and may never do; the others may be well.
+    #[error("GPU `{gpu}` does not answer: {reason}")]
+    Silent {
+        /// UUID of the GPU.
+        gpu: String,
+        /// Which call, for how long.
+        reason: String,
+    },
     /// This GPU or driver can't do it.
     #[error("GPU `{gpu}` does not support {what}")]
     NotSupported {

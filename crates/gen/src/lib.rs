@@ -1,5 +1,5 @@
-//! What is generated: documents from the command line itself and definitions from the types of custom resources, so that
-//! they cannot differ from them, and Rust from the kubelet's gRPC interfaces.
+//! What is generated: documents from the command line itself, so that they cannot differ from it, definitions of
+//! custom resources, and Rust from the kubelet's gRPC interfaces.
 //!
 //! [`generate`] and [`protos()`] make what is committed (`cargo xtask gen`); [`man_pages`] and [`completions`] make what
 //! a release brings along (`cargo xtask dist`).

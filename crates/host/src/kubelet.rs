@@ -1,9 +1,13 @@
 //! The kubelet's directories.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use pitcrew_core::Reading;
+use pitcrew_core::plugin::holders::Holding;
 use pitcrew_core::ports::{FileKind, HostFs};
+
+use serde::Deserialize;
 
 use crate::distribution::Settings;
 use crate::facts::Kubelet;
@@ -59,6 +63,48 @@ pub fn parse_checkpoint(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
+/// The kubelet's checkpoint of devices, as far as it matters here.
+#[derive(Deserialize)]
+struct Checkpoint {
+    #[serde(rename = "Data")]
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    #[serde(rename = "PodDeviceEntries", default)]
+    entries: Option<Vec<Entry>>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "PodUID", default)]
+    pod: String,
+    #[serde(rename = "ResourceName", default)]
+    resource: String,
+    /// By NUMA node.
+    #[serde(rename = "DeviceIDs", default)]
+    ids: Option<BTreeMap<String, Option<Vec<String>>>>,
+}
+
+/// Who held what when the kubelet wrote its checkpoint. A holder is a pod's UID there.
+///
+/// # Errors
+/// With the reason, where the text is no such checkpoint.
+pub fn parse_held(text: &[u8]) -> Result<Vec<Holding>, String> {
+    let checkpoint: Checkpoint = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let mut held = Vec::new();
+    for entry in checkpoint.data.entries.into_iter().flatten() {
+        let ids = entry.ids.into_iter().flat_map(BTreeMap::into_values);
+        held.extend(ids.flatten().flatten().map(|id| Holding {
+            resource: entry.resource.clone(),
+            id,
+            holder: format!("pod {}", entry.pod),
+        }));
+    }
+    Ok(held)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +122,28 @@ mod tests {
         );
         assert!(parse_checkpoint("{}").is_err());
         assert!(parse_checkpoint("").is_err());
+    }
+
+    fn holding(id: &str, holder: &str) -> Holding {
+        Holding {
+            resource: "nvidia.com/gpu".to_owned(),
+            id: id.to_owned(),
+            holder: holder.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_is_read_with_all_that_kubelets_leave_out() {
+        let text = br#"{"Data":{"PodDeviceEntries":[{"PodUID":"u1","ContainerName":"c","ResourceName":"nvidia.com/gpu",
+            "DeviceIDs":{"-1":["GPU-1"],"0":["GPU-2"],"1":null},"AllocResp":"Cg=="},{"PodUID":"u2","DeviceIDs":null}],
+            "RegisteredDevices":{"nvidia.com/gpu":["GPU-1"]}},"Checksum":1}"#;
+        assert_eq!(
+            parse_held(text).unwrap(),
+            [holding("GPU-1", "pod u1"), holding("GPU-2", "pod u1")]
+        );
+        let none = br#"{"Data":{"PodDeviceEntries":null,"RegisteredDevices":{}},"Checksum":0}"#;
+        assert_eq!(parse_held(none), Ok(Vec::new()));
+        assert!(parse_held(b"").is_err());
+        assert!(parse_held(b"{\"Data\":7}").is_err());
     }
 }

@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 use pitcrew_cli::{CdiCommand, Cli, Command, ExitStatus};
 
-use crate::commands::{cdi, check, completions, gpus, top, version};
+use crate::commands::{agent, cdi, check, completions, gpus, sim, top, version};
 use crate::error::{self, Error};
 use crate::output::{Output, Streams};
 
@@ -43,7 +43,8 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
             Command::Check(args) => args.scenario = None,
             Command::Top(args) => args.scenario = None,
             Command::Cdi(CdiCommand::Generate(args)) => args.scenario = None,
-            Command::Cdi(_) | Command::Completions(_) | Command::Version => {}
+            Command::Agent(args) => agent::without_scenario(args),
+            Command::Cdi(_) | Command::Sim(_) | Command::Completions(_) | Command::Version => {}
         }
     }
     Ok(cli)
@@ -60,13 +61,18 @@ fn has_scenario_of_environment(matches: &ArgMatches) -> bool {
 
 fn run(cli: Cli, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
     let Cli { command, global } = cli;
-    if matches!(command, Command::Gpus(_) | Command::Check(_) | Command::Top(_)) {
+    if matches!(
+        command,
+        Command::Gpus(_) | Command::Check(_) | Command::Top(_) | Command::Agent(_)
+    ) {
         is_directory(&global.root)?;
     }
     match command {
         Command::Gpus(args) => gpus::run(args, &global, output),
         Command::Check(args) => check::run(args, &global, output),
         Command::Top(args) => top::run(args, &global, output),
+        Command::Agent(args) => agent::run(*args, &global, output),
+        Command::Sim(args) => sim::run(&args, &global, output),
         Command::Cdi(command) => cdi::run(command, &global, output),
         Command::Completions(args) => completions::run(&args, output),
         Command::Version => version::run(output),

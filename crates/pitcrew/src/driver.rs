@@ -17,7 +17,8 @@ pub(crate) mod imaginary;
 #[cfg(not(feature = "sim"))]
 #[path = "driver/no_simulator.rs"]
 mod imaginary;
-mod real;
+pub(crate) mod listener;
+pub(crate) mod real;
 
 use imaginary::Imaginary;
 use real::Real;
@@ -26,6 +27,8 @@ use real::Real;
 /// takes seconds to start one.
 const DEADLINE: Duration = Duration::from_secs(10);
 const FOR_EACH: Duration = Duration::from_secs(3);
+/// How long it may take to give back what it holds.
+const RELEASE: Duration = Duration::from_secs(4);
 
 /// How long this machine's driver may take to answer, or a scenario's.
 pub(crate) fn deadline(global: &GlobalArgs, scenario: Option<&str>) -> Duration {
@@ -101,6 +104,27 @@ impl Opened {
     /// [`Self::look`] with a deadline of the caller's, for who tells a driver that is silent from one that refuses.
     pub(crate) fn look_within(&self, deadline: Duration) -> Result<Result<Seen, Error>, Stuck> {
         self.worker.call("read the GPUs", deadline, Driver::look)
+    }
+
+    /// From the next look on, whoever this is is told of every event when it happens. A scenario has none by itself.
+    pub(crate) fn tell(&self, tell: listener::Tell) -> Result<(), Error> {
+        let set = |driver: &mut Driver| {
+            if let Driver::Real(real) = driver {
+                real.tell(tell);
+            }
+        };
+        let set = self.worker.call("listen to events", self.deadline, set);
+        set.map_err(|stuck| GpuError::from(stuck).into())
+    }
+
+    /// Gives back every descriptor and mapping of the driver. The next look loads it again.
+    pub(crate) fn release(&self) -> Result<(), Stuck> {
+        let release = |driver: &mut Driver| {
+            if let Driver::Real(real) = driver {
+                real.release();
+            }
+        };
+        self.worker.call("let go of the driver", RELEASE, release)
     }
 
     /// Has every look from the next one on tell the XIDs that were heard of since. A scenario tells them anyway.

@@ -27,6 +27,12 @@ pub(crate) enum Error {
     #[cfg(feature = "sim")]
     #[error(transparent)]
     Scenario(pitcrew_scenario::ScenarioError),
+    #[cfg(feature = "sim")]
+    #[error("the imaginary node can't be made")]
+    Simulation(#[source] pitcrew_sim::Error),
+    #[cfg(feature = "sim")]
+    #[error("nothing can be served on loopback")]
+    Loopback(#[source] io::Error),
     #[cfg(not(feature = "sim"))]
     #[error("this build of pitcrew has no imaginary GPUs: the scenario `{0}` can't be shown")]
     NoSimulator(String),
@@ -68,6 +74,16 @@ pub(crate) enum Error {
     FeedFailed(String),
     #[error("the output can't be encoded: {0}")]
     Encode(String),
+    #[error("the name of this machine is no text")]
+    NodeName,
+    #[error("`{program}` can't be run in another root")]
+    InRoot { program: String, source: io::Error },
+    #[error("nothing was taken away: {0}")]
+    Uninstall(#[from] pitcrew_agent::runtime::uninstall::Refused),
+    #[error(transparent)]
+    UninstallStep(#[from] pitcrew_agent::runtime::install::StepError),
+    #[error(transparent)]
+    Agent(#[from] pitcrew_agent::run::Error),
 }
 
 impl Error {
@@ -78,13 +94,14 @@ impl Error {
             | Self::AmbiguousCard { .. }
             | Self::Root { .. }
             | Self::Target(_)
+            | Self::NodeName
             | Self::CdiKind(_) => ExitStatus::Usage,
             #[cfg(feature = "sim")]
             Self::UnknownScenario { .. } => ExitStatus::Usage,
             #[cfg(not(feature = "sim"))]
             Self::NoSimulator(_) => ExitStatus::Usage,
             #[cfg(feature = "sim")]
-            Self::Scenario(_) => ExitStatus::CouldNotTell,
+            Self::Scenario(_) | Self::Simulation(_) | Self::Loopback(_) => ExitStatus::CouldNotTell,
             Self::Gpus(_)
             | Self::NoThread(_)
             | Self::Read { .. }
@@ -96,6 +113,10 @@ impl Error {
             | Self::CdiWrite(_)
             | Self::CdiRead { .. }
             | Self::CdiConflict { .. }
+            | Self::InRoot { .. }
+            | Self::Agent(_)
+            | Self::Uninstall(_)
+            | Self::UninstallStep(_)
             | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
     }
@@ -121,6 +142,12 @@ impl Hint for Error {
             Self::Scenario(_) => owned(&[
                 "`docs/scenarios.md` says what a scenario file holds; `--scenario list` shows those built in",
             ]),
+            #[cfg(feature = "sim")]
+            Self::Simulation(_) => owned(&[
+                "the node's files are laid out in the directory for temporary files: is there space, and may you write there?",
+            ]),
+            #[cfg(feature = "sim")]
+            Self::Loopback(_) => Vec::new(),
             #[cfg(not(feature = "sim"))]
             Self::NoSimulator(_) => {
                 owned(&["use a binary that was built with the default features, or unset `PITCREW_SCENARIO`"])
@@ -155,7 +182,12 @@ impl Hint for Error {
                 "stop who writes `{0}`, remove it, and try again; or give the devices another `--kind`",
                 other.display()
             )],
+            Self::NodeName => owned(&["`--node` names the node, as `kubectl get nodes` does"]),
             Self::CdiRead { .. }
+            | Self::InRoot { .. }
+            | Self::Agent(_)
+            | Self::Uninstall(_)
+            | Self::UninstallStep(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)
             | Self::Write(_)

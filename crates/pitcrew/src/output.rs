@@ -10,8 +10,8 @@ use crate::error::Error;
 
 /// The two streams of the process, with colour taken out where it isn't wanted.
 pub(crate) struct Streams {
-    out: AutoStream<io::StdoutLock<'static>>,
-    err: AutoStream<io::StderrLock<'static>>,
+    out: AutoStream<io::Stdout>,
+    err: AutoStream<io::Stderr>,
     is_terminal: bool,
 }
 
@@ -22,7 +22,8 @@ impl Streams {
             ColorChoice::Always => anstream::ColorChoice::Always,
             ColorChoice::Never => anstream::ColorChoice::Never,
         };
-        let (out, err) = (io::stdout().lock(), io::stderr().lock());
+        // Not locked: a thread that panics could not say so, and would wait for ever.
+        let (out, err) = (io::stdout(), io::stderr());
         let is_terminal = out.is_terminal();
         Self {
             out: AutoStream::new(out, choice),
@@ -106,6 +107,12 @@ impl<'a> Output<'a> {
             return Ok(());
         }
         writeln!(self.err, "{line}").map_err(Error::Write)
+    }
+
+    /// Something that happened while the command runs: a line on standard error, at once, whatever was asked.
+    pub(crate) fn notice(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.err, "{line}")?;
+        self.err.flush()
     }
 
     /// An error and its hints: on standard error, whatever was asked.

@@ -1,13 +1,14 @@
 //! Queues of events: each subscriber sees every event from its beginning on.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use pitcrew_core::ports::{Events, GpuError, GpuEvent};
 
 use crate::calls;
 use crate::machine::Shared;
+use crate::state::Subscriber;
 
 /// One subscriber's queue; made by [`crate::Machine::events`].
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl EventQueue {
         let mut state = shared.lock();
         state.subscriptions += 1;
         let id = state.subscriptions;
-        state.subscribers.insert(id, VecDeque::new());
+        state.subscribers.insert(id, Subscriber::default());
         drop(state);
         Self { shared, id }
     }
@@ -31,7 +32,23 @@ impl EventQueue {
     /// The next event if there is one already; never waits, and asks nobody whether the call would hang.
     pub fn take(&mut self) -> Option<GpuEvent> {
         let mut state = self.shared.lock();
-        state.subscribers.get_mut(&self.id).and_then(VecDeque::pop_front)
+        state.pop(self.id)
+    }
+
+    /// The next event, for a task: without one, or while the call hangs or the driver doesn't answer, its waker is
+    /// kept and called when something has changed.
+    pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<GpuEvent> {
+        let mut state = self.shared.lock();
+        if !state.hangs(calls::EVENTS, None)
+            && state.driver_answers().is_ok()
+            && let Some(event) = state.pop(self.id)
+        {
+            return Poll::Ready(event);
+        }
+        if let Some(subscriber) = state.subscribers.get_mut(&self.id) {
+            subscriber.waker = Some(context.waker().clone());
+        }
+        Poll::Pending
     }
 }
 
@@ -53,7 +70,7 @@ impl Events for EventQueue {
                 continue;
             }
             state.driver_answers()?;
-            if let Some(event) = state.subscribers.get_mut(&self.id).and_then(VecDeque::pop_front) {
+            if let Some(event) = state.pop(self.id) {
                 return Ok(Some(event));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

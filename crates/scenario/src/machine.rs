@@ -54,8 +54,15 @@ impl Shared {
             .0
     }
 
+    /// To be called without the lock.
     pub(crate) fn tell_all(&self) {
+        let mut state = self.lock();
+        let subscribers = state.subscribers.values_mut();
+        let wakers: Vec<_> = subscribers.filter_map(|one| one.waker.take()).collect();
+        drop(state);
         self.changed.notify_all();
+        // A waker may do anything, such as asking the machine.
+        wakers.into_iter().for_each(std::task::Waker::wake);
     }
 
     /// The state as soon as none of these calls hangs.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use pitcrew_core::catalog::{Card, Class};
@@ -89,6 +90,14 @@ pub(crate) struct GpuState {
     pub(crate) latencies: Latencies,
 }
 
+/// Who is told of events.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriber {
+    pub(crate) queue: VecDeque<GpuEvent>,
+    /// The task that waits for the next one.
+    pub(crate) waker: Option<Waker>,
+}
+
 /// A whole node.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -99,7 +108,7 @@ pub(crate) struct State {
     /// True where the GPUs are connected through `NVSwitch`es.
     pub(crate) nvswitch: bool,
     pub(crate) hangs: Vec<Hang>,
-    pub(crate) subscribers: BTreeMap<u64, VecDeque<GpuEvent>>,
+    pub(crate) subscribers: BTreeMap<u64, Subscriber>,
     pub(crate) subscriptions: u64,
     /// MIG devices ever created, from which their UUIDs follow.
     pub(crate) created: u64,
@@ -218,9 +227,14 @@ impl State {
         })
     }
 
+    /// The next event of a subscriber, if there is one.
+    pub(crate) fn pop(&mut self, subscriber: u64) -> Option<GpuEvent> {
+        self.subscribers.get_mut(&subscriber)?.queue.pop_front()
+    }
+
     pub(crate) fn tell(&mut self, event: &GpuEvent) {
-        for queue in self.subscribers.values_mut() {
-            queue.push_back(event.clone());
+        for subscriber in self.subscribers.values_mut() {
+            subscriber.queue.push_back(event.clone());
         }
     }
 }

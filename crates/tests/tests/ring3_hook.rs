@@ -355,6 +355,23 @@ fn the_wrapper_gives_what_was_granted_and_nothing_else() {
     );
 }
 
+/// What an uninstalled agent leaves.
+#[test]
+#[ignore = "needs the static binary: cargo xtask test --ring 3"]
+fn the_wrapper_as_a_pass_through_only_becomes_the_runtime() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrapper = wrapper(
+        dir.path(),
+        &json!({"passThrough": true, "runtimes": ["/bin/true"]}),
+    );
+    let bundle = Bundle::new();
+    let mut asks = config(&["PATH=/bin"], &json!({}));
+    asks["annotations"] = json!({"cdi.k8s.io/x": "nvidia.com/gpu=9"});
+    bundle.write(&asks);
+    create(&wrapper, &bundle, &dir.path().join("log")).ok();
+    assert_eq!(bundle.read(), asks);
+}
+
 /// Fails where the wrapper adds 3 ms or more to a runtime that ends at once; prints the figures.
 #[test]
 #[ignore = "needs the static binary: cargo xtask test --ring 3"]

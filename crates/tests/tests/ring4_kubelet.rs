@@ -9,6 +9,9 @@ use serde_json::json;
 
 const NODE: &str = "127.0.0.1";
 
+/// What this file's pods have.
+const LABEL: &str = "pitcrew.test/ring4=kubelet";
+
 /// Cases restart the kubelet under each other's feet, so they take turns.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
@@ -30,6 +33,13 @@ impl Real {
             kubelet: bed.join("var/kubelet"),
             bed,
         }
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        // What a case that failed has left would stand in the way of its next run.
+        kubectl(&["delete", "pod", "--selector", LABEL, "--wait=true"], "");
     }
 }
 
@@ -63,10 +73,12 @@ impl Subject for Real {
             "command": ["sh", "-c", "env | grep ^PLUGIN_; until [ -e /end ]; do sleep 0.1; done"],
             "resources": {"limits": {resource: count.to_string()}},
         });
+        let (key, value) = LABEL.split_once('=').expect("it is a label");
+        let labels = BTreeMap::from([(key, value)]);
         let pod_json = json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": pod},
+            "metadata": {"name": pod, "labels": labels},
             "spec": {"terminationGracePeriodSeconds": 0, "nodeName": NODE, "containers": [container]},
         });
         kubectl(&["apply", "-f", "-"], &pod_json.to_string()).ok();
@@ -74,7 +86,10 @@ impl Subject for Real {
     }
 
     async fn restart_container(&self, pod: &str) -> BTreeMap<String, String> {
-        kubectl(&["exec", pod, "--", "touch", "/end"], "").ok();
+        // A kubelet that has just started doesn't know its pods at once.
+        wait_for(&format!("a command in {pod}"), || {
+            (kubectl(&["exec", pod, "--", "touch", "/end"], "").code == Some(0)).then_some(())
+        });
         variables(pod, 1)
     }
 

@@ -9,6 +9,7 @@
     reason = "reads the developer's environment by itself"
 )]
 
+mod chaos;
 mod check;
 mod deny;
 mod dist;
@@ -45,6 +46,8 @@ enum Command {
     Testbed(testbed::TestbedArgs),
     /// Fuzz the parsers of outside text
     Fuzz(fuzz::FuzzArgs),
+    /// Run the agent on imaginary nodes on which everything goes wrong
+    Chaos(chaos::ChaosArgs),
     /// Build what people run on their hosts: the binary, completions, man pages
     Dist(dist::DistArgs),
     /// Build the static binary of the CDI hooks and the runtime wrapper
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Gen(args) => generate::run(&args),
         Command::Testbed(args) => testbed::run(args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Hook(args) => hook::run(&hook::HOOK, &args),
         Command::Scout(args) => hook::run(&hook::SCOUT, &args),

@@ -180,7 +180,8 @@ pub fn is_supervised(host: &Host) -> bool {
     })
 }
 
-fn is_default(host: &Host) -> bool {
+/// True where the handler is the default of the runtime, by the configuration in force or from the next start on.
+pub(super) fn is_default(host: &Host) -> bool {
     let now = host
         .containerd
         .value()

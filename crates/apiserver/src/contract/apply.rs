@@ -1,9 +1,15 @@
 //! Server-side apply.
 
+use std::pin::pin;
+
+use futures_util::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher;
 use serde_json::{Value, json};
 
 use super::{Cluster, config_map, json_of, refused};
@@ -430,4 +436,112 @@ pub async fn managed_fields_can_be_reset(cluster: Cluster) {
         .await
         .expect("forced");
     cluster.end().await;
+}
+
+/// A node's labels are written, taken over and watched through its metadata alone; a uid keeps an apply from making it.
+pub async fn labels_of_a_node_are_applied_through_its_metadata(cluster: Cluster) {
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let name = cluster.namespace.clone();
+    let wanted = |uid: &str, labels: Value| {
+        let metadata = json!({"name": name, "uid": uid, "labels": labels});
+        Patch::Apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata}))
+    };
+    let force = by("ours").force();
+    let uid = "7a8b9c0d-1111-4222-8333-444455556666";
+    let early = nodes
+        .patch_metadata(&name, &force, &wanted(uid, json!({"n/a": "x"})))
+        .await;
+    assert_eq!(refused(early).code, 409);
+    let node = json!({"metadata": {"name": name, "labels": {"n/a": "theirs", "n/b": "b", "n/c": "c"}}});
+    let params = PostParams {
+        field_manager: Some("theirs".to_owned()),
+        ..PostParams::default()
+    };
+    let node = serde_json::from_value(node).expect("a node");
+    let made = nodes.create(&params, &node).await.expect("made");
+    let uid = made.metadata.uid.expect("a uid");
+    let refusal = nodes
+        .patch_metadata(&name, &by("ours"), &wanted(&uid, json!({"n/a": "ours"})))
+        .await;
+    assert_eq!(refused(refusal).code, 409);
+    let both = json!({"n/a": "ours", "n/b": "b"});
+    let answer = nodes.patch_metadata(&name, &force, &wanted(&uid, both)).await;
+    let metadata = answer.expect("applied").metadata;
+    assert_eq!(owned(&metadata, "ours", "Apply"), ["n/a", "n/b"]);
+    assert_eq!(owned(&metadata, "theirs", "Update"), ["n/b", "n/c"]);
+    let revision: u64 = metadata
+        .resource_version
+        .as_deref()
+        .and_then(|revision| revision.parse().ok())
+        .expect("a revision is a number");
+    // To give up what somebody else owns too doesn't take it away; a null does.
+    let gone = Patch::Merge(json!({"metadata": {"labels": {"n/c": null}}}));
+    let params = PatchParams {
+        field_manager: Some("ours".to_owned()),
+        ..PatchParams::default()
+    };
+    nodes
+        .patch_metadata(&name, &params, &gone)
+        .await
+        .expect("patched");
+    let fewer = wanted(&uid, json!({"n/a": "ours"}));
+    nodes
+        .patch_metadata(&name, &force, &fewer)
+        .await
+        .expect("applied");
+    let followed: Api<PartialObjectMeta<Node>> = Api::all(cluster.client.clone());
+    let mut seen = pin!(watcher::watch_object(followed, &name));
+    let metadata = loop {
+        let node = seen.next().await.expect("a watch has no end");
+        if let Some(node) = node.expect("watched") {
+            break node.metadata;
+        }
+    };
+    let labels = metadata.labels.clone().expect("labels");
+    assert_eq!(labels.get("n/a").map(String::as_str), Some("ours"));
+    assert_eq!(labels.get("n/b").map(String::as_str), Some("b"));
+    assert_eq!(labels.get("n/c"), None);
+    assert_eq!(owned(&metadata, "ours", "Apply"), ["n/a"]);
+    let later = metadata
+        .resource_version
+        .as_deref()
+        .and_then(|later| later.parse().ok());
+    assert!(later > Some(revision), "{later:?} comes after {revision}");
+    // Another manager's change takes a label from its applier.
+    let theirs = Patch::Merge(json!({"metadata": {"labels": {"n/a": "theirs"}}}));
+    let params = PatchParams {
+        field_manager: Some("theirs".to_owned()),
+        ..PatchParams::default()
+    };
+    let answer = nodes.patch_metadata(&name, &params, &theirs).await;
+    let metadata = answer.expect("patched").metadata;
+    assert_eq!(owned(&metadata, "ours", "Apply"), [""; 0]);
+    nodes
+        .delete(&name, &DeleteParams::default())
+        .await
+        .expect("deleted");
+    cluster.end().await;
+}
+
+/// Labels of a test's prefix that a manager owns.
+fn owned(metadata: &ObjectMeta, manager: &str, operation: &str) -> Vec<String> {
+    let entries = metadata.managed_fields.iter().flatten();
+    let of = entries.filter(|entry| {
+        entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some(operation)
+    });
+    let fields = of.filter_map(|entry| {
+        let fields = json_of(&entry.fields_v1);
+        Some(
+            fields
+                .pointer("/f:metadata/f:labels")?
+                .as_object()?
+                .keys()
+                .cloned()
+                .collect::<Vec<_>>(),
+        )
+    });
+    let keys = fields
+        .flatten()
+        .filter_map(|key| Some(key.strip_prefix("f:")?.to_owned()));
+    keys.filter(|key| key.starts_with("n/")).collect()
 }

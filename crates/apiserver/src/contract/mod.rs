@@ -80,6 +80,7 @@ macro_rules! for_each_case {
             an_update_takes_what_it_changes_from_an_applier
             an_apply_of_status_owns_status_only
             taints_are_owned_as_one
+            labels_of_a_node_are_applied_through_its_metadata
             managed_fields_can_be_reset
             a_custom_resource_has_defaults_and_rules
             a_custom_resource_has_a_generation_and_a_status

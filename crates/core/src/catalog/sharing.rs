@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Card;
+use super::{Card, ComputeCapability};
 
 /// One way to share a card between pods.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,8 +19,7 @@ pub struct Isolation {
 impl Card {
     /// Ways to share this card, the best isolated first.
     ///
-    /// The numbers of MPS clients are those that NVIDIA's device plugin allows: 48 from compute capability 7.5 on,
-    /// 16 below, also on 7.0.
+    /// The numbers of MPS clients are [`max_mps_clients`].
     pub fn sharing(&self) -> Vec<Isolation> {
         let mut ways = Vec::new();
         if self.mig_max_instances > 0 {
@@ -38,7 +37,7 @@ impl Card {
             } else {
                 "nothing: clients share one address space"
             },
-            max_clients: Some(if capability >= (7, 5) { 48 } else { 16 }),
+            max_clients: Some(max_mps_clients(self.compute_capability)),
         });
         ways.push(Isolation {
             way: "time-slicing",
@@ -46,5 +45,15 @@ impl Card {
             max_clients: None,
         });
         ways
+    }
+}
+
+/// Most clients of MPS on one GPU: 48 from compute capability 7.5 on, 16 below, also on 7.0, where the manual says 48.
+/// Those are the numbers of NVIDIA's device plugin, whose configurations must mean the same here.
+pub fn max_mps_clients(capability: ComputeCapability) -> u32 {
+    if (capability.major, capability.minor) >= (7, 5) {
+        48
+    } else {
+        16
     }
 }

@@ -5,6 +5,7 @@ use crate::Gpu;
 use crate::catalog::ComputeCapability;
 use crate::gpu::Fabric;
 use crate::plugin::Sharing;
+use crate::plugin::config::named;
 
 const MIB: u64 = 1 << 20;
 
@@ -13,7 +14,13 @@ const VGA: u32 = 0x0300;
 const THREE_D: u32 = 0x0302;
 
 pub(super) fn label(labels: &mut Labels, gpus: &[&Gpu], facts: &Facts<'_>, offer: &Offer) {
-    let Some(model) = common(gpus.iter().filter_map(|gpu| name(gpu))) else {
+    // As in the reference, those that are offered come before those that are cut up.
+    let offered = common(
+        gpus.iter()
+            .filter(|gpu| !mig::is_on(gpu))
+            .filter_map(|gpu| name(gpu)),
+    );
+    let Some(model) = offered.or_else(|| common(gpus.iter().filter_map(|gpu| name(gpu)))) else {
         return;
     };
     models(labels, gpus);
@@ -25,7 +32,7 @@ pub(super) fn label(labels: &mut Labels, gpus: &[&Gpu], facts: &Facts<'_>, offer
     // Whole GPUs say how they are shared, for those of their model too that are cut up.
     let whole = of_model.iter().any(|gpu| !mig::is_on(gpu));
     let share = if whole {
-        Share::of(GPU, offer)
+        Share::of(named(&offer.names.gpus, model).unwrap_or(GPU), offer)
     } else {
         Share::not_offered()
     };

@@ -1,42 +1,27 @@
 //! Labels of MIG devices.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use super::gpus::name;
-use super::{GPU, Labels, MigStrategy, Offer, Share, common, value};
+use super::{GPU, Labels, Offer, Share, common, value};
 use crate::gpu::MigDevice;
 use crate::mig::Profile;
+use crate::plugin::config::{MigStrategy, named};
 use crate::{Gpu, Reading};
 
 const MIB: u64 = 1 << 20;
 
-/// Why the strategy `single` can't offer the MIG devices of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotSingle {
-    /// MIG is on on a GPU that has no MIG devices, the one at this index.
-    Empty(u32),
-    /// MIG is on on some GPUs and off on this one.
-    Off(u32),
+/// Why the strategy `single` can't offer the MIG devices of a node; in words it is told by the plan of resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotSingle {
+    /// MIG is on on a GPU that has no MIG devices.
+    Empty,
+    /// MIG is on on some GPUs only.
+    Off,
     /// There is more than one profile.
-    Several(Vec<String>),
-    /// What of MIG is on this GPU can't be read.
-    Unread(u32),
-}
-
-impl fmt::Display for NotSingle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Empty(index) => write!(f, "MIG is on on GPU {index}, which has no MIG devices"),
-            Self::Off(index) => write!(f, "MIG is on on other GPUs, and off on GPU {index}"),
-            Self::Unread(index) => write!(f, "the MIG devices of GPU {index} can't be read"),
-            Self::Several(profiles) => write!(
-                f,
-                "there are MIG devices of several profiles: {}",
-                profiles.join(", ")
-            ),
-        }
-    }
+    Several,
+    /// What of MIG is on a GPU can't be read.
+    Unread,
 }
 
 pub(super) fn is_on(gpu: &Gpu) -> bool {
@@ -61,7 +46,7 @@ pub(super) fn label(labels: &mut Labels, gpus: &[&Gpu], offer: &Offer) {
             match single(gpus) {
                 Ok(None) => {}
                 Ok(Some(kind)) => kind.label(labels, GPU, offer),
-                Err(NotSingle::Unread(_)) => unknown(labels),
+                Err(NotSingle::Unread) => unknown(labels),
                 Err(_) => invalid(labels, gpus),
             }
         }
@@ -115,22 +100,22 @@ pub(super) fn single<'a>(gpus: &[&'a Gpu]) -> Result<Option<Kind<'a>>, NotSingle
     if !gpus.iter().any(|gpu| is_on(gpu)) {
         return Ok(None);
     }
-    if let Some(gpu) = gpus.iter().find(|gpu| is_unread(gpu)) {
-        return Err(NotSingle::Unread(gpu.index));
+    if gpus.iter().any(|gpu| is_unread(gpu)) {
+        return Err(NotSingle::Unread);
     }
-    let empty = |gpu: &&&Gpu| is_on(gpu) && gpu.readings.mig_devices.value().is_none_or(Vec::is_empty);
-    if let Some(gpu) = gpus.iter().find(empty) {
-        return Err(NotSingle::Empty(gpu.index));
+    if gpus
+        .iter()
+        .any(|gpu| is_on(gpu) && gpu.readings.mig_devices.value().is_none_or(Vec::is_empty))
+    {
+        return Err(NotSingle::Empty);
     }
-    if let Some(gpu) = gpus.iter().find(|gpu| !is_on(gpu)) {
-        return Err(NotSingle::Off(gpu.index));
+    if !gpus.iter().all(|gpu| is_on(gpu)) {
+        return Err(NotSingle::Off);
     }
     let mut kinds = kinds(gpus);
     match kinds.len() {
         0 | 1 => Ok(kinds.pop()),
-        _ => Err(NotSingle::Several(
-            kinds.iter().map(|kind| kind.profile.to_string()).collect(),
-        )),
+        _ => Err(NotSingle::Several),
     }
 }
 
@@ -158,7 +143,14 @@ impl Kind<'_> {
             return;
         };
         let profile = format!("-MIG-{}", self.profile.to_string().replace('+', "."));
-        Share::of(resource, offer).label(labels, resource, model, &profile, self.devices.len());
+        let own = named(&offer.names.mig, &self.profile.to_string());
+        Share::of(own.unwrap_or(resource), offer).label(
+            labels,
+            resource,
+            model,
+            &profile,
+            self.devices.len(),
+        );
         let of_model = || {
             let devices = self.devices.iter().filter(|(gpu, _)| name(gpu) == Some(model));
             devices.map(|(_, device)| *device)

@@ -1,8 +1,9 @@
 //! By the rules of the fact sheet, one case for each.
 
-use std::collections::BTreeMap;
+mod mig;
+mod valid;
 
-use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 use super::*;
 use crate::catalog::ComputeCapability;
@@ -122,6 +123,7 @@ fn shared(sharing: Sharing, name: &str, replicas: u32, renamed: bool) -> Offer {
         mig: MigStrategy::None,
         sharing: Some(sharing),
         shared: vec![resource],
+        names: NamingRules::default(),
     }
 }
 
@@ -206,6 +208,61 @@ fn the_replicas_label_says_what_the_plugin_offers() {
             Some(if mps { "true" } else { "false" })
         );
     }
+}
+
+#[test]
+fn an_offer_is_read_from_the_plugins_configuration() {
+    let of = |text: &str| Offer::of(&Config::parse(text).unwrap());
+    assert_eq!(of(""), Offer::default());
+    let text = "\
+flags: {migStrategy: single}
+sharing:
+  timeSlicing:
+    resources: [{name: nvidia.com/gpu, replicas: 4}, {name: nvidia.com/mig-1g.5gb, rename: nvidia.com/small, replicas: 2}]
+";
+    let mut expected = shared(Sharing::TimeSlicing, GPU, 4, false);
+    expected.mig = MigStrategy::Single;
+    expected.shared.push(SharedResource {
+        name: "nvidia.com/mig-1g.5gb".to_owned(),
+        replicas: 2,
+        renamed: true,
+    });
+    assert_eq!(of(text), expected);
+    let text = "sharing: {mps: {renameByDefault: true, resources: [{name: nvidia.com/gpu, replicas: 3}]}}";
+    assert_eq!(of(text), shared(Sharing::Mps, GPU, 3, true));
+}
+
+#[test]
+fn a_name_of_ones_own_says_which_sharing_counts() {
+    let offer = Offer::of(
+        &Config::parse(
+            "\
+resources:
+  gpus: [{pattern: 'Tesla T4', name: small}]
+  mig: [{pattern: 1g.5gb, name: slice}]
+sharing:
+  timeSlicing:
+    resources:
+    - {name: nvidia.com/gpu, replicas: 2}
+    - {name: nvidia.com/small, replicas: 8}
+    - {name: nvidia.com/slice, replicas: 3}
+flags: {migStrategy: mixed}
+",
+        )
+        .unwrap(),
+    );
+    let replicas = |gpus: Vec<Gpu>, key: &str| labels_of(&inventory(gpus), &offer).get(key).cloned();
+    let gpus = vec![gpu(0, "Tesla T4", (7, 5), 16)];
+    assert_eq!(replicas(gpus, "nvidia.com/gpu.replicas").as_deref(), Some("8"));
+    assert_eq!(
+        replicas(vec![a100(0)], "nvidia.com/gpu.replicas").as_deref(),
+        Some("2")
+    );
+    let gpus = vec![cut(a100(0), &["1g.5gb"])];
+    assert_eq!(
+        replicas(gpus, "nvidia.com/mig-1g.5gb.replicas").as_deref(),
+        Some("3")
+    );
 }
 
 #[test]
@@ -415,6 +472,19 @@ fn the_labels_of_a_node_with_several_models_do_not_flap() {
 }
 
 #[test]
+fn a_model_that_is_offered_comes_before_those_that_are_cut_up() {
+    let gpus = vec![
+        cut(a100(0), &["1g.5gb"]),
+        cut(a100(1), &["1g.5gb"]),
+        gpu(2, "Tesla T4", (7, 5), 16),
+    ];
+    let labels = labels_of(&inventory(gpus), &Offer::default());
+    assert_eq!(get(&labels, "nvidia.com/gpu.product"), Some("Tesla-T4"));
+    assert_eq!(get(&labels, "nvidia.com/gpu.count"), Some("1"));
+    assert_eq!(get(&labels, "nvidia.com/gpu.replicas"), Some("1"));
+}
+
+#[test]
 fn of_cards_that_differ_under_one_name_the_smaller_memory_is_said() {
     let name = "NVIDIA GeForce RTX 3060";
     let gpus = vec![gpu(0, name, (8, 6), 12), gpu(1, name, (8, 6), 8)];
@@ -499,272 +569,4 @@ fn a_vgpu_says_what_driver_its_host_has() {
             "present=true"
         ]
     );
-}
-
-#[test]
-fn without_a_strategy_a_gpu_that_is_cut_up_is_there_and_is_not_offered() {
-    let labels = labels_of(
-        &inventory(vec![cut(a100(0), &["1g.5gb"])]),
-        &offer(MigStrategy::None),
-    );
-    for (key, value) in [
-        ("product", "NVIDIA-A100-SXM4-40GB"),
-        ("count", "1"),
-        ("replicas", "0"),
-        ("sharing-strategy", "none"),
-        ("memory", "40960"),
-    ] {
-        assert_eq!(
-            get(&labels, &format!("nvidia.com/gpu.{key}")),
-            Some(value),
-            "{key}"
-        );
-    }
-    assert_eq!(get(&labels, "nvidia.com/mig.capable"), Some("true"));
-    assert_eq!(get(&labels, "nvidia.com/mig.strategy"), None);
-    // One of its model that isn't speaks for both.
-    let gpus = inventory(vec![cut(a100(0), &["1g.5gb"]), a100(1)]);
-    let labels = labels_of(&gpus, &offer(MigStrategy::None));
-    assert_eq!(get(&labels, "nvidia.com/gpu.count"), Some("2"));
-    assert_eq!(get(&labels, "nvidia.com/gpu.replicas"), Some("1"));
-}
-
-#[test]
-fn strategy_single_without_mig_is_as_none_but_for_its_name() {
-    let gpus = inventory(vec![a100(0), a100(1)]);
-    let mut expected = labels_of(&gpus, &offer(MigStrategy::None));
-    expected.insert("nvidia.com/mig.strategy".to_owned(), "single".to_owned());
-    assert_eq!(labels_of(&gpus, &offer(MigStrategy::Single)), expected);
-    assert_eq!(not_single(&gpus), None);
-}
-
-#[test]
-fn strategy_single_says_of_gpus_what_mig_devices_are() {
-    let gpus = inventory(vec![
-        cut(a100(0), &["1g.5gb", "1g.5gb"]),
-        cut(a100(1), &["1g.5gb"]),
-    ]);
-    let labels = labels_of(&gpus, &offer(MigStrategy::Single));
-    assert_eq!(
-        under(&labels, "nvidia.com/gpu."),
-        [
-            "compute.major=8",
-            "compute.minor=0",
-            "count=3",
-            "engines.copy=1",
-            "engines.decoder=0",
-            "engines.encoder=0",
-            "engines.jpeg=0",
-            "engines.ofa=0",
-            "family=ampere",
-            "machine=PowerEdge-R760",
-            "memory=4864",
-            "mode=compute",
-            "multiprocessors=14",
-            "present=true",
-            "product=NVIDIA-A100-SXM4-40GB-MIG-1g.5gb",
-            "replicas=1",
-            "sharing-strategy=none",
-            "slices.ci=1",
-            "slices.gi=1",
-        ]
-    );
-    assert_eq!(get(&labels, "nvidia.com/mig.strategy"), Some("single"));
-    let mut shared = shared(Sharing::TimeSlicing, GPU, 3, false);
-    shared.mig = MigStrategy::Single;
-    let labels = labels_of(&gpus, &shared);
-    let product = "NVIDIA-A100-SXM4-40GB-MIG-1g.5gb-SHARED";
-    assert_eq!(get(&labels, "nvidia.com/gpu.product"), Some(product));
-    assert_eq!(get(&labels, "nvidia.com/gpu.replicas"), Some("3"));
-}
-
-#[test]
-fn strategy_single_calls_what_it_can_not_offer_invalid_and_says_why() {
-    let cases = [
-        (
-            vec![cut(a100(0), &["1g.5gb"]), cut(a100(1), &[])],
-            "MIG is on on GPU 1, which has no MIG devices",
-        ),
-        (
-            vec![cut(a100(0), &["1g.5gb"]), a100(1)],
-            "MIG is on on other GPUs, and off on GPU 1",
-        ),
-        (
-            vec![cut(a100(0), &["1g.5gb", "2g.10gb"])],
-            "there are MIG devices of several profiles: 1g.5gb, 2g.10gb",
-        ),
-    ];
-    for (gpus, why) in cases {
-        let gpus = inventory(gpus);
-        let labels = labels_of(&gpus, &offer(MigStrategy::Single));
-        for (key, value) in [
-            ("product", "NVIDIA-A100-SXM4-40GB-MIG-INVALID"),
-            ("count", "0"),
-            ("replicas", "0"),
-            ("memory", "0"),
-            ("sharing-strategy", ""),
-        ] {
-            assert_eq!(
-                get(&labels, &format!("nvidia.com/gpu.{key}")),
-                Some(value),
-                "{why}"
-            );
-        }
-        assert_eq!(get(&labels, "nvidia.com/gpu.multiprocessors"), None);
-        assert_eq!(not_single(&gpus).map(|why| why.to_string()).as_deref(), Some(why));
-    }
-}
-
-#[test]
-fn strategy_mixed_has_labels_for_each_profile_beside_those_of_the_gpus() {
-    let gpus = inventory(vec![
-        cut(a100(0), &["1g.5gb", "1g.5gb", "1g.5gb+me", "1c.3g.20gb"]),
-        cut(a100(1), &[]),
-        a100(2),
-    ]);
-    let mut offer = shared(Sharing::TimeSlicing, "nvidia.com/mig-1g.5gb", 2, false);
-    offer.mig = MigStrategy::Mixed;
-    let labels = labels_of(&gpus, &offer);
-    assert_eq!(get(&labels, "nvidia.com/gpu.count"), Some("3"));
-    assert_eq!(
-        get(&labels, "nvidia.com/gpu.product"),
-        Some("NVIDIA-A100-SXM4-40GB")
-    );
-    assert_eq!(get(&labels, "nvidia.com/mig.strategy"), Some("mixed"));
-    assert_eq!(
-        under(&labels, "nvidia.com/mig-1g.5gb."),
-        [
-            "count=2",
-            "engines.copy=1",
-            "engines.decoder=0",
-            "engines.encoder=0",
-            "engines.jpeg=0",
-            "engines.ofa=0",
-            "me.count=1",
-            "me.engines.copy=1",
-            "me.engines.decoder=0",
-            "me.engines.encoder=0",
-            "me.engines.jpeg=0",
-            "me.engines.ofa=0",
-            "me.memory=4864",
-            "me.multiprocessors=14",
-            "me.product=NVIDIA-A100-SXM4-40GB-MIG-1g.5gb.me",
-            "me.replicas=1",
-            "me.sharing-strategy=none",
-            "me.slices.ci=1",
-            "me.slices.gi=1",
-            "memory=4864",
-            "multiprocessors=14",
-            "product=NVIDIA-A100-SXM4-40GB-MIG-1g.5gb-SHARED",
-            "replicas=2",
-            "sharing-strategy=time-slicing",
-            "slices.ci=1",
-            "slices.gi=1",
-        ]
-    );
-    assert_eq!(
-        under(&labels, "nvidia.com/mig-1c.3g.20gb.slices."),
-        ["ci=1", "gi=3"]
-    );
-}
-
-#[test]
-fn mig_devices_that_can_not_be_read_are_neither_counted_nor_called_invalid() {
-    let mut unread = cut(a100(1), &["1g.5gb"]);
-    unread.readings.mig_devices = Reading::Failed("Unknown Error".to_owned());
-    let gpus = inventory(vec![cut(a100(0), &["1g.5gb"]), unread]);
-    assert_eq!(not_single(&gpus), Some(NotSingle::Unread(1)));
-    let labels = labels_of(&gpus, &offer(MigStrategy::Single));
-    for key in ["product", "count", "replicas", "memory", "sharing-strategy"] {
-        assert_eq!(get(&labels, &format!("nvidia.com/gpu.{key}")), None, "{key}");
-    }
-    assert_eq!(get(&labels, "nvidia.com/gpu.family"), Some("ampere"));
-    let labels = labels_of(&gpus, &offer(MigStrategy::Mixed));
-    assert!(under(&labels, "nvidia.com/mig-").is_empty());
-    assert_eq!(get(&labels, "nvidia.com/gpu.count"), Some("2"));
-}
-
-#[test]
-fn a_long_name_is_cut_and_what_follows_it_is_kept() {
-    let name = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition (Engineering Sample, Rev. B)";
-    let gpus = inventory(vec![cut(gpu(0, name, (12, 0), 96), &["1g.24gb"])]);
-    let labels = labels_of(&gpus, &offer(MigStrategy::Single));
-    let product = get(&labels, "nvidia.com/gpu.product").unwrap();
-    assert!(product.ends_with("-MIG-1g.24gb"), "{product}");
-    assert!(value::is_valid(product) && product.len() <= 63, "{product}");
-}
-
-#[test]
-fn values_are_made_valid() {
-    assert_eq!(value::valid("X11DPi-N(T)").as_deref(), Some("X11DPi-NT"));
-    assert_eq!(value::valid("").as_deref(), Some(""));
-    assert_eq!(value::valid("(?)"), None);
-    assert_eq!(value::words("  System  Product Name "), "System-Product-Name");
-    assert_eq!(value::words("-_.x._-"), "x");
-    assert_eq!(value::product("ü", "-MIG-INVALID"), "MIG-INVALID");
-    assert!(!value::is_valid("-a") && !value::is_valid("a b") && !value::is_valid(&"a".repeat(64)));
-}
-
-/// Kubernetes' rule for keys: a prefix that is a DNS name, and a name as a value, but not empty.
-fn is_key(key: &str) -> bool {
-    key.split_once('/').is_some_and(|(prefix, name)| {
-        let dns = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-        prefix.chars().all(dns) && !name.is_empty() && value::is_valid(name)
-    })
-}
-
-prop_compose! {
-    fn any_gpu()(name in prop::option::of("\\PC{0,90}"), mig in prop::option::of(any::<bool>()),
-        profiles in prop::collection::vec("[1-4]g\\.[1-9][0-9]{0,2}gb(\\+me|\\+gfx|-me|\\+me\\.all)?", 0..4),
-        major in any::<u32>(), memory in prop::option::of(any::<u64>()), uuid in "\\PC{0,70}")
-        -> Gpu
-    {
-        let profiles: Vec<&str> = profiles.iter().map(String::as_str).collect();
-        let mut gpu = cut(a100(0), &profiles);
-        gpu.readings.name = name.map_or(Reading::NotSupported, Reading::Value);
-        gpu.readings.mig_mode = mig.map_or(Reading::NotSupported, mode);
-        gpu.readings.memory_total_bytes = memory.map_or(Reading::Failed(String::new()), Reading::Value);
-        gpu.readings.compute_capability = Reading::Value(ComputeCapability { major, minor: 0 });
-        gpu.readings.fabric = Reading::Value(Fabric {
-            state: FabricState::Completed,
-            status: Some(Fabric::SUCCESS.to_owned()),
-            clique: Some(major),
-            cluster_uuid: Some(uuid),
-        });
-        gpu
-    }
-}
-
-proptest! {
-    #[test]
-    fn every_label_is_a_valid_one_whatever_the_inventory_says(
-        gpus in prop::collection::vec(any_gpu(), 0..5), machine in "\\PC{0,90}", version in "[0-9.\\PC]{0,70}",
-        vgpu in "\\PC{0,70}", mig in 0..3, replicas in any::<u32>(), name in "(nvidia.com/)?(gpu|mig-1g\\.5gb)",
-    ) {
-        let mut inventory = inventory(gpus);
-        inventory.driver.version = Reading::Value(version);
-        let strategy = [MigStrategy::None, MigStrategy::Single, MigStrategy::Mixed];
-        let mut offer = shared(Sharing::TimeSlicing, &name, replicas, replicas % 2 == 0);
-        offer.mig = strategy[usize::try_from(mig).unwrap()];
-        let vgpus = [VgpuHost { version: Some(vgpu.clone()), branch: Some(vgpu) }];
-        let facts = Facts {
-            inventory: Some(&inventory),
-            pci: &BTreeMap::new(),
-            machine: Reading::Value(&machine),
-            vgpus: &vgpus,
-            timestamp: Some(u64::from(replicas)),
-        };
-        for (key, value) in labels(&facts, &offer) {
-            prop_assert!(is_key(&key), "{key}");
-            prop_assert!(value::is_valid(&value), "{key}={value}");
-        }
-    }
-
-    #[test]
-    fn any_text_becomes_a_valid_value_and_a_valid_one_stays_itself(text in "\\PC{0,100}", plain in "([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?") {
-        prop_assert!(value::is_valid(&value::words(&text)));
-        prop_assert!(value::valid(&text).is_none_or(|value| value::is_valid(&value)));
-        prop_assert!(value::is_valid(&value::product(&text, "-MIG-1g.5gb-SHARED")));
-        prop_assert_eq!(value::valid(&plain), Some(plain));
-    }
 }

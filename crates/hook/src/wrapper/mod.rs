@@ -118,6 +118,9 @@ fn prepare(invocation: &Invocation) -> Result<PathBuf, WrapperError> {
         return runtime::find(&settings.unwrap_or_default().runtimes);
     };
     let settings = settings?;
+    if settings.pass_through {
+        return runtime::find(&settings.runtimes);
+    }
     change(bundle, &settings, invocation)?;
     runtime::find(&settings.runtimes)
 }

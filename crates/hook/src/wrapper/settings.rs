@@ -13,6 +13,7 @@ pub const FILE: &str = "pitcrew-hook.json";
 /// What the node's owner decides.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[expect(clippy::struct_excessive_bools, reason = "they are switches of a file")]
 pub struct Settings {
     /// Whether `NVIDIA_VISIBLE_DEVICES` counts in containers that are not privileged: whoever can make a pod can then
     /// take any GPU. Needed for the device plugin's strategy `envvar`.
@@ -28,6 +29,8 @@ pub struct Settings {
     pub spec_dirs: Vec<PathBuf>,
     /// Names or paths of the real runtime; the first that is there is used.
     pub runtimes: Vec<String>,
+    /// Whether containers go to the real runtime as they are: what an uninstalled agent leaves where the wrapper is needed.
+    pub pass_through: bool,
 }
 
 impl Default for Settings {
@@ -39,6 +42,7 @@ impl Default for Settings {
             default_kind: "nvidia.com/gpu".to_owned(),
             spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             runtimes: vec!["runc".to_owned(), "crun".to_owned()],
+            pass_through: false,
         }
     }
 }

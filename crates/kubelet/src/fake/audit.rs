@@ -101,10 +101,11 @@ mod tests {
     }
 
     fn form(held: &Held) -> Option<(String, Form)> {
-        Some(match held.id.split_once("::") {
+        let form = match held.id.split_once("::") {
             Some((gpu, _)) => (gpu.to_owned(), Form::Part("time-slicing".to_owned())),
             None => (held.id.clone(), Form::Whole),
-        })
+        };
+        (held.resource == "nvidia.com/gpu").then_some(form)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! This machine's driver, asked anew each time, and loaded anew when it has been replaced.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pitcrew_cli::GlobalArgs;
@@ -12,6 +13,7 @@ use pitcrew_host::{HostRoots, Roots, driver, libraries};
 use pitcrew_nvml::{Nvml, NvmlEvents, SONAME};
 
 use super::Seen;
+use super::listener::{Listener, Tell};
 use crate::error::Error;
 use crate::pci;
 use crate::view::report::Source;
@@ -24,15 +26,27 @@ const MOST_EVENTS: usize = 256;
 pub(crate) struct Real {
     file: Option<PathBuf>,
     root: PathBuf,
-    /// True when XIDs are wanted.
-    listens: bool,
+    /// What is to become of events.
+    events: Wanted,
     loaded: Option<Loaded>,
 }
 
-/// The library and who listens. Events go first: they hold the library too.
+/// What is to become of events.
+#[derive(Debug)]
+enum Wanted {
+    /// Nobody listens.
+    Nothing,
+    /// The XIDs are in every look.
+    Log,
+    /// Somebody is told of each when it happens.
+    Tell(Tell),
+}
+
+/// The library and who listens. Who listens goes first: they hold the library too.
 #[derive(Debug)]
 struct Loaded {
     events: Option<NvmlEvents>,
+    listener: Option<Listener>,
     nvml: Nvml,
 }
 
@@ -41,14 +55,24 @@ impl Real {
         Self {
             file: global.nvml.clone(),
             root: global.root.clone(),
-            listens: false,
+            events: Wanted::Nothing,
             loaded: None,
         }
     }
 
     /// From the next look on, XIDs are told too.
     pub(super) fn listen(&mut self) {
-        self.listens = true;
+        self.events = Wanted::Log;
+    }
+
+    /// From the next look on, whoever this is is told of every event when it happens.
+    pub(crate) fn tell(&mut self, tell: Tell) {
+        self.events = Wanted::Tell(tell);
+    }
+
+    /// Gives back every descriptor and mapping; the next look loads the library again.
+    pub(crate) fn release(&mut self) {
+        self.loaded = None;
     }
 
     pub(super) fn look(&mut self) -> Result<Seen, Error> {
@@ -102,14 +126,29 @@ impl Real {
 
     /// Asks the driver, loaded anew where it was replaced.
     fn ask(&mut self, functions: Vec<PciFunction>) -> Result<(PathBuf, pitcrew_core::Inventory), GpuError> {
-        let listens = self.listens;
+        let tell = match &self.events {
+            Wanted::Tell(tell) => Some(Arc::clone(tell)),
+            Wanted::Nothing | Wanted::Log => None,
+        };
+        let logs = matches!(self.events, Wanted::Log);
         let loaded = self.load()?;
         loaded.nvml.set_pci(functions);
-        if listens && loaded.events.is_none() {
+        if logs && loaded.events.is_none() {
             // A GPU without events has no XIDs to tell of.
             loaded.events = loaded.nvml.events().ok();
         }
         loaded.take_events();
+        if let Some(tell) = tell
+            && loaded.listener.as_ref().is_none_or(Listener::is_done)
+        {
+            // The old one is gone before the new one subscribes.
+            loaded.listener = None;
+            loaded.listener = loaded
+                .nvml
+                .events()
+                .ok()
+                .and_then(|events| Listener::start(events, tell));
+        }
         let inventory = loaded.nvml.inventory()?;
         let path = loaded.nvml.identity().map(|identity| identity.path.clone());
         Ok((path.unwrap_or_else(|| SONAME.into()), inventory))
@@ -127,6 +166,7 @@ impl Real {
             Some(loaded) => loaded,
             None => Loaded {
                 events: None,
+                listener: None,
                 nvml: Nvml::load(self.file.as_deref(), &self.directories())?
                     .with_kernel_version(kernel_version)
                     .with_open_kernel_modules(self.open_kernel_modules()),

@@ -12,4 +12,8 @@ mod watch;
 
 pub(crate) use machine::machine;
 pub(crate) use screen::live;
+#[cfg(feature = "sim")]
+pub(crate) use screen::show;
+#[cfg(feature = "sim")]
+pub(crate) use watch::End;
 pub(crate) use watch::Feed;

@@ -35,6 +35,16 @@ impl Drop for Screen {
 
 /// Shows the view until it is ended. A signal that ended it ends the process afterwards, as if it hadn't been caught.
 pub(crate) fn live(state: &mut State, feed: Box<dyn Feed>, colour: bool) -> Result<(), Error> {
+    match show(state, feed, colour)? {
+        End::Quit => Ok(()),
+        End::Signal(signal) => {
+            signal_hook::low_level::emulate_default_handler(signal).map_err(Error::Terminal)
+        }
+    }
+}
+
+/// Shows the view until it is ended. Who has nothing to put in order uses [`live`].
+pub(crate) fn show(state: &mut State, feed: Box<dyn Feed>, colour: bool) -> Result<End, Error> {
     // What was decided about colour holds also where `NO_COLOR` is set and `--color` overrules it.
     crossterm::style::force_color_output(colour);
     let start = Instant::now();
@@ -56,12 +66,7 @@ pub(crate) fn live(state: &mut State, feed: Box<dyn Feed>, colour: bool) -> Resu
         drop(happened);
         late.unwrap_or(end)
     };
-    match end {
-        End::Quit => Ok(()),
-        End::Signal(signal) => {
-            signal_hook::low_level::emulate_default_handler(signal).map_err(Error::Terminal)
-        }
-    }
+    Ok(end)
 }
 
 /// A panic of this thread gives the terminal back and is told, as ratatui's hook does it. One of another thread must

@@ -8,6 +8,8 @@ pub(crate) mod gpus;
 pub(crate) mod next_boot;
 pub(crate) mod report;
 mod slices;
+#[cfg(feature = "sim")]
+pub(crate) mod story;
 pub(crate) mod table;
 pub(crate) mod top;
 mod wrap;

@@ -17,6 +17,8 @@ mod machine;
 #[path = "../../../check/tests/it/manifests.rs"]
 mod manifests;
 mod program;
+#[cfg(feature = "sim")]
+mod sim;
 mod streams;
 #[cfg(feature = "sim")]
 mod top;

@@ -138,6 +138,44 @@ fn an_xid_reaches_every_subscriber_and_the_next_snapshot() {
 }
 
 #[test]
+fn a_task_that_waits_for_events_is_woken_and_waits_while_there_is_no_driver() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    let machine = machine("t4");
+    let mut queue = machine.events();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut poll = || queue.poll(&mut Context::from_waker(&waker));
+    let xid = Change::Xid {
+        gpu: 0,
+        xid: 31,
+        gpu_instance: None,
+    };
+    assert!(poll().is_pending());
+    let version = "580.159.04".to_owned();
+    for change in [Change::UnloadDriver, xid, Change::ReplaceDriver { version }] {
+        machine.change(&change).unwrap();
+        if matches!(change, Change::ReplaceDriver { .. }) {
+            assert!(matches!(poll(), Poll::Ready(event) if event.kind == GpuEventKind::Xid(31)));
+        } else {
+            assert!(poll().is_pending());
+        }
+    }
+    assert_eq!(woken.0.load(Ordering::SeqCst), 3, "every change wakes it once");
+    assert!(poll().is_pending());
+}
+
+#[test]
 fn who_waits_for_events_is_woken() {
     let machine = machine("t4");
     let mut queue = machine.events();

@@ -4,6 +4,7 @@
 mod builtins;
 mod changes;
 mod mig;
+mod plugin;
 mod refusals;
 mod roots;
 

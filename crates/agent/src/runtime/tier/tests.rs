@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use pitcrew_check::{Handler as Other, Tier as OtherTier};
 use pitcrew_core::ports::{GpuError, HostFs as _};
 use pitcrew_scenario::HostRoot;
 
@@ -35,7 +36,6 @@ fn the_agent_and_check_say_the_same_of_every_node() {
         let nothing = GpuError::NoDriver("not asked".to_owned());
         let checked = pitcrew_check::check(&host, Err(&nothing)).path;
         let way = assess(&host);
-        use pitcrew_check::{Handler as Other, Tier as OtherTier};
         let tier = match checked.tier {
             OtherTier::Native => Tier::Native,
             OtherTier::Mounts => Tier::Mounts,

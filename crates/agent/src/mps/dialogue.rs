@@ -1,0 +1,74 @@
+//! What is said to the daemon, and how its answers are read. It ends with success also where it refuses, so every setting
+//! is read back.
+
+use super::Part;
+
+/// Asks whether anybody is there.
+pub(super) const PING: &str = "get_default_active_thread_percentage\n";
+/// Ends the daemon; servers that still run have ten seconds.
+pub(super) const QUIT: &str = "quit -t 10\n";
+
+/// Sets the share of threads of a client.
+pub(super) fn set_percentage(percentage: u32) -> String {
+    format!("set_default_active_thread_percentage {percentage}\n")
+}
+
+/// True where the answer to [`set_percentage`] says that it is so. The answer is the number as it is now, e.g. `25.0`.
+pub(super) fn is_percentage(answer: &str, percentage: u32) -> bool {
+    let last = answer.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let number = last.and_then(|line| line.parse::<f64>().ok());
+    number.is_some_and(|number| (number - f64::from(percentage)).abs() < 0.01)
+}
+
+/// Sets the memory of a client on the GPU that servers number `ordinal`, and asks for it.
+pub(super) fn set_memory(ordinal: usize, mib: u64) -> String {
+    format!(
+        "set_default_device_pinned_mem_limit {ordinal} {mib}M\nget_default_device_pinned_mem_limit {ordinal}\n"
+    )
+}
+
+/// True where the answer to [`set_memory`] says that it is so. It is written with the largest unit that divides it:
+/// `2G` for `2048M`.
+pub(super) fn is_memory(answer: &str, mib: u64) -> bool {
+    let last = answer.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    last.and_then(read_mib) == Some(mib)
+}
+
+fn read_mib(text: &str) -> Option<u64> {
+    if let Some(number) = text.strip_suffix('G') {
+        return number.parse::<u64>().ok()?.checked_mul(1024);
+    }
+    text.strip_suffix('M')?.parse().ok()
+}
+
+/// Compute modes, as `nvidia-smi` takes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Default,
+    Prohibited,
+    ExclusiveProcess,
+}
+
+impl Mode {
+    /// For `nvidia-smi -c`.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Default => "DEFAULT",
+            Self::Prohibited => "PROHIBITED",
+            Self::ExclusiveProcess => "EXCLUSIVE_PROCESS",
+        }
+    }
+
+    /// As `nvidia-smi --query-gpu=compute_mode` writes it, and as [`Self::word`] does.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let all = [Self::Default, Self::Prohibited, Self::ExclusiveProcess];
+        all.into_iter()
+            .find(|mode| mode.word().eq_ignore_ascii_case(text.trim()))
+    }
+}
+
+/// Devices of the daemon, in the order in which limits count them.
+pub(super) fn visible(gpus: &[Part]) -> String {
+    let uuids: Vec<&str> = gpus.iter().map(|part| part.uuid.as_str()).collect();
+    uuids.join(",")
+}

@@ -1,0 +1,281 @@
+//! One step of changing a node's files, and who does it.
+
+use std::fs::{self, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use super::manifest::{Entry, Kind};
+
+/// One change: whole or not done at all, and the same if it is done twice. Paths are the host's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Makes a directory that everybody can look into, and those above it.
+    MakeDir {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Copies a program from the agent's own file system.
+    Copy {
+        /// On the agent's file system.
+        from: PathBuf,
+        /// Where to.
+        to: PathBuf,
+    },
+    /// Writes a file.
+    Write {
+        /// Where to.
+        to: PathBuf,
+        /// Its text.
+        text: String,
+    },
+    /// Makes a link, in the place of one that is there.
+    Link {
+        /// Where.
+        at: PathBuf,
+        /// Where it leads.
+        to: PathBuf,
+    },
+    /// Takes away a file, link or socket.
+    Remove {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Takes away a directory where nothing is in it any more.
+    RemoveDir {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+impl Step {
+    /// Makes a directory.
+    pub fn make_dir(path: &Path) -> Self {
+        Self::MakeDir {
+            path: path.to_owned(),
+        }
+    }
+
+    /// Copies a program.
+    pub fn copy(from: &Path, to: &Path) -> Self {
+        Self::Copy {
+            from: from.to_owned(),
+            to: to.to_owned(),
+        }
+    }
+
+    /// Writes a file.
+    pub fn write(to: &Path, text: String) -> Self {
+        Self::Write {
+            to: to.to_owned(),
+            text,
+        }
+    }
+
+    /// Makes a link.
+    pub fn link(at: &Path, to: &Path) -> Self {
+        Self::Link {
+            at: at.to_owned(),
+            to: to.to_owned(),
+        }
+    }
+
+    /// Takes away a file, link or socket.
+    pub fn remove(path: PathBuf) -> Self {
+        Self::Remove { path }
+    }
+
+    /// Takes away what a list names.
+    pub(crate) fn take_away(entry: &Entry) -> Self {
+        let path = entry.path.clone();
+        match entry.kind {
+            Kind::Directory => Self::RemoveDir { path },
+            Kind::File | Kind::Link => Self::Remove { path },
+        }
+    }
+
+    /// What it is about.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::MakeDir { path } | Self::Remove { path } | Self::RemoveDir { path } => path,
+            Self::Copy { to, .. } | Self::Write { to, .. } => to,
+            Self::Link { at, .. } => at,
+        }
+    }
+
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::MakeDir { .. } => "made",
+            Self::Copy { .. } | Self::Write { .. } => "written",
+            Self::Link { .. } => "linked",
+            Self::Remove { .. } | Self::RemoveDir { .. } => "removed",
+        }
+    }
+}
+
+/// A step that failed. What was done before it stays; trying again later goes on from there.
+#[derive(Debug, thiserror::Error)]
+#[error("`{}` could not be {verb}: {source}", .path.display())]
+pub struct StepError {
+    /// What it was about, on the host.
+    pub path: PathBuf,
+    verb: &'static str,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Does steps on the host whose root is mounted somewhere.
+#[derive(Debug, Clone, Copy)]
+pub struct Executor<'a> {
+    root: &'a Path,
+}
+
+/// What our unfinished files begin with; they end in `.tmp`.
+pub(super) const UNFINISHED: &str = ".pitcrew-";
+
+impl<'a> Executor<'a> {
+    /// For the host with this root.
+    pub fn new(root: &'a Path) -> Self {
+        Self { root }
+    }
+
+    /// Does all steps, up to the first that fails.
+    ///
+    /// # Errors
+    /// Of that step.
+    pub fn run(&self, steps: &[Step]) -> Result<(), StepError> {
+        steps.iter().try_for_each(|step| self.step(step))
+    }
+
+    /// Does one step.
+    ///
+    /// # Errors
+    /// Where the file system refuses; what was there is then as it was.
+    pub fn step(&self, step: &Step) -> Result<(), StepError> {
+        self.attempt(step).map_err(|source| StepError {
+            path: step.path().to_owned(),
+            verb: step.verb(),
+            source,
+        })
+    }
+
+    fn attempt(&self, step: &Step) -> io::Result<()> {
+        let at = inside(self.root, step.path())?;
+        match step {
+            Step::MakeDir { .. } => make_dir(&at),
+            Step::Copy { from, .. } => {
+                let mut from = fs::File::open(from)?;
+                put(&at, 0o755, |file| io::copy(&mut from, file).map(drop))
+            }
+            Step::Write { text, .. } => put(&at, 0o644, |file| file.write_all(text.as_bytes())),
+            Step::Link { to, .. } => {
+                let dir = at.parent().unwrap_or(self.root);
+                let made = tempfile::Builder::new()
+                    .prefix(UNFINISHED)
+                    .suffix(".tmp")
+                    .make_in(dir, |path| symlink(to, path))?;
+                made.into_temp_path().persist(&at)?;
+                sync(dir)
+            }
+            Step::Remove { .. } => or_gone(fs::remove_file(&at)),
+            Step::RemoveDir { .. } => match fs::remove_dir(&at) {
+                // Somebody else uses it, or it was replaced by something else.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+                    ) =>
+                {
+                    Ok(())
+                }
+                other => or_gone(other),
+            },
+        }
+    }
+}
+
+fn or_gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    // The mode that a directory is made with is subject to the umask.
+    fs::set_permissions(path, Permissions::from_mode(0o755))?;
+    path.parent().map_or(Ok(()), sync)
+}
+
+/// Writes beside the place and then into it, so that whoever looks sees the old or the new one, also after a power cut.
+fn put(at: &Path, mode: u32, write: impl FnOnce(&mut fs::File) -> io::Result<()>) -> io::Result<()> {
+    let dir = at.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .suffix(".tmp")
+        .tempfile_in(dir)?;
+    write(file.as_file_mut())?;
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(at)?;
+    sync(dir)
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// A file of the host whose root is mounted somewhere; `None` where it can't be read.
+pub(crate) fn read(root: &Path, path: &Path) -> Option<Vec<u8>> {
+    inside(root, path).and_then(fs::read).ok()
+}
+
+/// Where a path of the host is, as seen from here: links on the way are followed inside the host's root, as the host
+/// would. What is at the path itself is not followed.
+pub(super) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    const MOST_LINKS: usize = 40;
+    let mut rest: Vec<PathBuf> = vec![path.to_owned()];
+    let mut real = PathBuf::from("/");
+    let mut links = 0;
+    let mut components: Vec<Component<'_>>;
+    'again: loop {
+        let Some(next) = rest.pop() else {
+            return Ok(beneath(root, &real));
+        };
+        components = next.components().collect();
+        for (index, component) in components.iter().enumerate() {
+            match component {
+                Component::RootDir => real = PathBuf::from("/"),
+                Component::ParentDir => {
+                    real.pop();
+                }
+                Component::CurDir | Component::Prefix(_) => {}
+                Component::Normal(name) => {
+                    let after: PathBuf = components[index + 1..].iter().collect();
+                    let is_last = after.as_os_str().is_empty() && rest.is_empty();
+                    let link = fs::read_link(beneath(root, &real.join(name)));
+                    let Some(target) = link.ok().filter(|_| !is_last) else {
+                        real.push(name);
+                        continue;
+                    };
+                    links += 1;
+                    if links > MOST_LINKS {
+                        return Err(io::Error::from_raw_os_error(
+                            rustix::io::Errno::LOOP.raw_os_error(),
+                        ));
+                    }
+                    if !after.as_os_str().is_empty() {
+                        rest.push(after);
+                    }
+                    rest.push(target);
+                    continue 'again;
+                }
+            }
+        }
+    }
+}
+
+fn beneath(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}

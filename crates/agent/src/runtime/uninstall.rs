@@ -1,0 +1,290 @@
+//! Taking away exactly what was written, only when a person asks for it: never because the agent was told to end.
+//!
+//! The order is the opposite of installing: the device plugin deregisters, then specifications go, then programs. What
+//! containers or containerd's configuration still need stays, as a wrapper that does nothing but become runc.
+
+use std::path::{Path, PathBuf};
+
+use pitcrew_cdi::Kind;
+use pitcrew_cdi::spec::{DEVICE_PLUGIN_GPU, GPU, MANAGEMENT_GPU};
+use pitcrew_core::ports::HostFs;
+use pitcrew_host::Host;
+
+use super::install::{
+    Entry, Kind as Written, MANIFEST, Occupant, Step, There, Uses, WRAPPER, WRAPPER_CDI, WRAPPER_SETTINGS,
+    Wanted, WrapperSettings,
+};
+use super::tier::HANDLER;
+
+/// What shall be taken away.
+#[derive(Debug, Clone, Default)]
+pub struct Removal {
+    /// Sockets of our device plugin in the kubelet's directory; it forgets the resources when they go.
+    pub sockets: Vec<PathBuf>,
+    /// Specifications that the agent wrote, see [`specs`].
+    pub specs: Vec<PathBuf>,
+    /// Whether the wrapper goes although containerd's configuration names it. Pods with `runtimeClassName: nvidia` then
+    /// don't start on this node, GPU or not, until its supervisor is restarted and they are changed.
+    pub wrapper_too: bool,
+}
+
+/// What is done, and what stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What is to do, in this order.
+    pub steps: Vec<Step>,
+    /// What stays, why, and how it goes: one sentence each, in lower case.
+    pub remarks: Vec<String>,
+}
+
+/// Why nothing is taken away.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Every container of the node is started through the handler.
+    #[error(
+        "`{HANDLER}` is the default runtime of this node, so that without the wrapper no container starts, the node's own \
+         among them: take `default-runtime: {HANDLER}` out of its configuration, {}, and try again",
+        restart(.unit.as_deref())
+    )]
+    DefaultRuntime {
+        /// The unit to restart.
+        unit: Option<String>,
+    },
+    /// Containers that run have what would be taken away.
+    #[error(
+        "these pods use GPUs that this agent gave them, and could not restart a container: {}; drain the node, or delete \
+         them, and try again",
+        .0.join(", ")
+    )]
+    InUse(Vec<String>),
+    /// It can't be told whether anything is in use.
+    #[error("it can't be told what is in use: {}; run it as root on the node, and try again", .0.join("; "))]
+    Unread(Vec<String>),
+}
+
+fn restart(unit: Option<&str>) -> String {
+    match unit {
+        Some(unit) => format!("`systemctl restart {unit}`"),
+        None => "restart containerd".to_owned(),
+    }
+}
+
+/// Where the agent may have written specifications, in the directory that it writes them to.
+pub fn spec_paths(cdi_dir: &Path) -> Vec<PathBuf> {
+    let kinds = [DEVICE_PLUGIN_GPU, GPU, MANAGEMENT_GPU];
+    let stems = kinds.iter().filter_map(|kind| kind.parse().ok());
+    stems
+        .flat_map(|kind: Kind| {
+            ["json", "yaml"].map(|ending| cdi_dir.join(format!("{}.{ending}", kind.file_stem())))
+        })
+        .collect()
+}
+
+/// Looks at the node whose root is mounted at `root`, and plans: [`plan`] with what is found. `sockets` are those of our
+/// device plugin, and `cdi_dir` is where the agent writes specifications.
+///
+/// # Errors
+/// As of [`plan`].
+pub fn look_and_plan(
+    root: &Path,
+    fs: &dyn HostFs,
+    host: &Host,
+    cdi_dir: &Path,
+    sockets: Vec<PathBuf>,
+    wrapper_too: bool,
+) -> Result<Plan, Refused> {
+    // No version is wanted any more.
+    let wanted = Wanted {
+        version: String::new(),
+        binary: PathBuf::new(),
+        wrapper: WrapperSettings::default(),
+    };
+    let there = There::look(root, host, &wanted);
+    let uses = Uses::look(fs, host, &there.home);
+    let removal = Removal {
+        sockets,
+        specs: specs(fs, &there.home, &spec_paths(cdi_dir)),
+        wrapper_too,
+    };
+    plan(host, &there, &uses, &removal)
+}
+
+/// Those of these files that the agent wrote: all of their hooks are programs of ours. Others are left alone.
+pub fn specs(fs: &dyn HostFs, home: &Path, candidates: &[PathBuf]) -> Vec<PathBuf> {
+    let is_ours = |path: &&PathBuf| {
+        let text = fs.read(path).ok();
+        let text = text.and_then(|text| String::from_utf8(text).ok());
+        let Some(Ok(spec)) = text.map(|text| pitcrew_cdi::text::parse(&text)) else {
+            return false;
+        };
+        let of_devices = spec
+            .devices
+            .iter()
+            .flat_map(|device| &device.container_edits.hooks);
+        let mut hooks = of_devices.chain(&spec.container_edits.hooks).peekable();
+        hooks.peek().is_some() && hooks.all(|hook| Path::new(&hook.path).starts_with(home))
+    };
+    candidates.iter().filter(is_ours).cloned().collect()
+}
+
+/// What is to do to take away all that was written.
+///
+/// # Errors
+/// Where the node, or a pod that runs, would miss it. Then nothing at all is to be done.
+pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Result<Plan, Refused> {
+    refuse(host, there, uses)?;
+    let mut plan = Plan::default();
+    let keep = kept_wrapper(there, uses, removal, &mut plan.remarks);
+    plan.steps
+        .extend(removal.sockets.iter().cloned().map(Step::remove));
+    if let Some(target) = &keep {
+        // Before specifications go: a container that asks for them must start without.
+        let settings = WrapperSettings {
+            pass_through: true,
+            ..WrapperSettings::default()
+        };
+        plan.steps.push(Step::write(
+            &target.with_file_name(WRAPPER_SETTINGS),
+            settings.text(),
+        ));
+    }
+    plan.steps.extend(removal.specs.iter().cloned().map(Step::remove));
+    let others: Vec<&PathBuf> = uses
+        .specs
+        .iter()
+        .map(|(path, _)| path)
+        .filter(|path| !removal.specs.contains(path))
+        .collect();
+    if !others.is_empty() {
+        let names: Vec<String> = others
+            .iter()
+            .map(|path| format!("`{}`", path.display()))
+            .collect();
+        plan.remarks.push(format!(
+            "{} is not of the agent and names its hooks, so these stay: take it away, and uninstall again",
+            names.join(", ")
+        ));
+    }
+    let stays = |entry: &Entry| {
+        let by_wrapper = keep
+            .as_deref()
+            .is_some_and(|target| is_of_wrapper(entry, target, there));
+        let by_spec = uses
+            .specs
+            .iter()
+            .filter(|(path, _)| others.contains(&path))
+            .any(|(_, versions)| {
+                versions.iter().any(|version| {
+                    let dir = there.home.join(version);
+                    entry.path.starts_with(&dir) || dir.starts_with(&entry.path)
+                })
+            });
+        by_wrapper || by_spec
+    };
+    plan.steps
+        .extend(there.leftovers.iter().cloned().map(Step::remove));
+    let mut going: Vec<&Entry> = there
+        .manifest
+        .entries()
+        .iter()
+        .filter(|entry| !stays(entry))
+        // A link that isn't ours any more is somebody else's.
+        .filter(|entry| {
+            entry.kind != Written::Link
+                || matches!(there.occupant(&entry.path), Occupant::Ours(_) | Occupant::Nobody)
+        })
+        .collect();
+    // Links, then files, then directories from the inside out: never a link to what is gone.
+    going.sort_by_key(|entry| {
+        let kind = match entry.kind {
+            Written::Link => 0,
+            Written::File => 1,
+            Written::Directory => 2,
+        };
+        (kind, std::cmp::Reverse(entry.path.components().count()))
+    });
+    plan.steps.extend(going.into_iter().map(Step::take_away));
+    let mut left = there.manifest.clone();
+    left.retain(stays);
+    let list = there.home.join(MANIFEST);
+    if left.entries().is_empty() {
+        plan.steps.push(Step::remove(list));
+        plan.steps.push(Step::RemoveDir {
+            path: there.home.clone(),
+        });
+    } else {
+        plan.steps.push(Step::write(&list, left.text()));
+    }
+    Ok(plan)
+}
+
+/// Fails where the node, or a pod that runs, would miss anything.
+fn refuse(host: &Host, there: &There, uses: &Uses) -> Result<(), Refused> {
+    let wrapper_is_ours = there.links().next().is_some();
+    if wrapper_is_ours && super::install::is_default(host, uses) {
+        let unit = host
+            .distribution
+            .value()
+            .and_then(|distribution| distribution.unit.value());
+        return Err(Refused::DefaultRuntime { unit: unit.cloned() });
+    }
+    if !uses.unread.is_empty() {
+        return Err(Refused::Unread(uses.unread.clone()));
+    }
+    let mut holders: Vec<String> = uses
+        .tasks
+        .iter()
+        .filter(|task| !task.versions.is_empty())
+        .map(|task| task.name().to_owned())
+        .collect();
+    holders.sort();
+    holders.dedup();
+    if !holders.is_empty() {
+        return Err(Refused::InUse(holders));
+    }
+    Ok(())
+}
+
+/// The wrapper's file, where it must stay, and why.
+fn kept_wrapper(there: &There, uses: &Uses, removal: &Removal, remarks: &mut Vec<String>) -> Option<PathBuf> {
+    let target = there.links().next()?.to_owned();
+    if uses.needs_wrapper() {
+        let tasks = uses.tasks.iter().filter(|task| task.by_wrapper);
+        let mut names: Vec<&str> = tasks.map(super::install::Task::name).collect();
+        names.sort_unstable();
+        names.dedup();
+        remarks.push(format!(
+            "the runtime wrapper stays and only starts runc, as these pods were started through it and could not be ended \
+             without: {}; uninstall again when they are gone",
+            names.join(", ")
+        ));
+        return Some(target);
+    }
+    if !uses.handlers.is_empty() && !removal.wrapper_too {
+        remarks.push(format!(
+            "the runtime wrapper stays and only starts runc, as containerd's configuration names it and pods with \
+             `runtimeClassName: {}` would not start; to take it away all the same, uninstall again with `--wrapper-too`, \
+             then restart the supervisor",
+            uses.handlers.join(", ")
+        ));
+        return Some(target);
+    }
+    None
+}
+
+/// The links to the wrapper, its file, its settings, and the directories that these are in.
+fn is_of_wrapper(entry: &Entry, target: &Path, there: &There) -> bool {
+    let settings = target.with_file_name(WRAPPER_SETTINGS);
+    let links = [WRAPPER, WRAPPER_CDI].map(|name| there.links_dir.join(name));
+    let kept = [target, &settings]
+        .into_iter()
+        .chain(links.iter().map(PathBuf::as_path));
+    let mut kept = kept.peekable();
+    match entry.kind {
+        Written::Directory => kept.any(|path| path.starts_with(&entry.path)),
+        Written::File | Written::Link => kept.any(|path| path == entry.path),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+use std::fs;
+use std::sync::Arc;
+
+use pitcrew_core::ports::{InventorySource as _, Mig as _};
+use pitcrew_host::{HostRoots, Roots};
+use pitcrew_scenario::{HostRoot, Machine, Scenario};
+
+use super::*;
+
+const HOOK: &str = "/var/lib/rancher/rke2/agent/pitcrew/1.0.0/nvidia-cdi-hook";
+
+/// A node laid out in a directory, with an imaginary machine under it.
+struct Bench {
+    machine: Machine,
+    dir: tempfile::TempDir,
+    fs: Layered,
+}
+
+/// What is written over what the machine shows.
+struct Layered(HostRoots, HostRoot);
+
+impl HostFs for Layered {
+    fn kind(&self, path: &Path) -> io::Result<FileKind> {
+        self.0.kind(path).or_else(|_| self.1.kind(path))
+    }
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.read(path).or_else(|_| self.1.read(path))
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        match (self.0.list(path), self.1.list(path)) {
+            (Ok(mut all), Ok(more)) => {
+                all.extend(more);
+                all.sort_unstable();
+                all.dedup();
+                Ok(all)
+            }
+            (first, second) => first.or(second),
+        }
+    }
+}
+
+impl Bench {
+    fn new(scenario: &str) -> Self {
+        let machine = Machine::new(Scenario::builtin(scenario).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        // As on every host, and as the machine's own.
+        fs::create_dir_all(dir.path().join("var")).unwrap();
+        fs::create_dir_all(dir.path().join("run/cdi")).unwrap();
+        std::os::unix::fs::symlink("../run", dir.path().join("var/run")).unwrap();
+        let written = HostRoots::new(Roots::under(dir.path()));
+        let fs = Layered(written, HostRoot::over(machine.clone()).unwrap());
+        Self { machine, dir, fs }
+    }
+
+    fn basis(&self) -> Basis {
+        Basis {
+            gpus: Arc::new(self.machine.clone().inventory().unwrap()),
+            driver: DriverRoots {
+                libraries: "/".into(),
+                devices: "/".into(),
+            },
+            hook: HOOK.into(),
+            dir: "/var/run/cdi".into(),
+            dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+        }
+    }
+
+    fn keep(&self, held: &[&str]) -> (usize, Option<Spec>) {
+        let basis = self.basis();
+        let draft = Draft::new(&self.fs, &basis).unwrap();
+        let (steps, spec) = draft.settle(|name| held.contains(&name));
+        for step in &steps {
+            carry_out(&self.fs, self.dir.path(), &basis.dir, step).unwrap();
+        }
+        (steps.len(), spec)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("var/run/cdi").join(name)
+    }
+
+    fn written(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.path(""))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn put(&self, path: &str, text: &str) {
+        let path = self.dir.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+}
+
+const ALL: [&str; 3] = [
+    "k8s.device-plugin.nvidia.com-gpu.json",
+    "management.nvidia.com-gpu.json",
+    "nvidia.com-gpu.json",
+];
+
+fn names(spec: &Spec) -> Vec<&str> {
+    spec.devices.iter().map(|device| device.name.as_str()).collect()
+}
+
+#[test]
+fn three_specifications_are_written_once_and_not_again_while_nothing_changes() {
+    let bench = Bench::new("h100x8");
+    let (steps, spec) = bench.keep(&[]);
+    assert_eq!((steps, bench.written()), (3, ALL.map(str::to_owned).to_vec()));
+    let mut uuids = bench.machine.uuids();
+    uuids.sort();
+    assert_eq!(names(&spec.unwrap()), uuids);
+    assert_eq!(bench.keep(&[]).0, 0);
+}
+
+#[test]
+fn what_nvidias_toolkit_defines_is_not_defined_once_more() {
+    let bench = Bench::new("rtx3060");
+    let theirs = r#"{"cdiVersion": "0.5.0", "kind": "nvidia.com/gpu", "devices": [
+        {"name": "0", "containerEdits": {"env": ["A=1"]}}]}"#;
+    bench.put("etc/cdi/nvidia.json", theirs);
+    bench.keep(&[]);
+    assert_eq!(bench.written(), ALL[..2]);
+    // Comes later: ours goes, or neither would count.
+    fs::remove_file(bench.dir.path().join("etc/cdi/nvidia.json")).unwrap();
+    bench.keep(&[]);
+    assert_eq!(bench.written(), ALL);
+    bench.put("var/run/cdi/nvidia.yaml", theirs);
+    bench.keep(&[]);
+    let mut expected = ALL[..2].to_vec();
+    expected.push("nvidia.yaml");
+    assert_eq!(bench.written(), expected);
+}
+
+#[test]
+fn another_file_with_the_device_plugins_names_is_told() {
+    let bench = Bench::new("rtx3060");
+    let uuid = &bench.machine.uuids()[0];
+    let theirs = format!(
+        r#"{{"cdiVersion": "0.5.0", "kind": "{PLUGIN}", "devices": [
+        {{"name": "{uuid}", "containerEdits": {{"env": ["A=1"]}}}}]}}"#
+    );
+    bench.put("var/run/cdi/other.json", &theirs);
+    let draft = Draft::new(&bench.fs, &bench.basis()).unwrap();
+    let problem = draft.problem().unwrap();
+    assert_eq!(problem.reason, "CdiConflict");
+    assert!(
+        problem.hint.ends_with("`rm /var/run/cdi/other.json`"),
+        "{}",
+        problem.hint
+    );
+}
+
+#[test]
+fn a_name_that_a_pod_holds_stays_until_it_is_let_go_of() {
+    let mut bench = Bench::new("h100x8");
+    let uuid = bench.machine.uuids()[0].clone();
+    bench.keep(&[]);
+    // Cut: the whole GPU is no device any more.
+    bench.machine.set_mode(&uuid, true).unwrap();
+    let profile = "3g.40gb".parse().unwrap();
+    let device = bench.machine.create(&uuid, &profile, None).unwrap();
+    let basis = bench.basis();
+    let draft = Draft::new(&bench.fs, &basis).unwrap();
+    assert_eq!(draft.dropped().into_iter().collect::<Vec<_>>(), [uuid.as_str()]);
+
+    let (_, spec) = bench.keep(&[&uuid]);
+    let spec = spec.unwrap();
+    assert!(names(&spec).contains(&uuid.as_str()) && names(&spec).contains(&device.uuid.as_str()));
+    spec.check().unwrap();
+    assert_eq!(bench.keep(&[&uuid]).0, 0, "and is not written again and again");
+    let (_, spec) = bench.keep(&[]);
+    assert!(!names(&spec.unwrap()).contains(&uuid.as_str()));
+}
+
+/// What NVIDIA's plugin wrote before, with names by index, stays valid for pods that it started.
+#[test]
+fn names_of_nvidias_plugin_stay_while_a_pod_holds_them() {
+    let bench = Bench::new("rtx3060");
+    let theirs = format!(
+        r#"{{"cdiVersion": "0.5.0", "kind": "{PLUGIN}", "devices": [
+        {{"name": "0", "containerEdits": {{"deviceNodes": [{{"path": "/dev/nvidia0"}}]}}}}]}}"#
+    );
+    bench.put("var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json", &theirs);
+    let (_, spec) = bench.keep(&["0"]);
+    let spec = spec.unwrap();
+    assert_eq!(names(&spec).len(), 2);
+    spec.check().unwrap();
+    let (_, spec) = bench.keep(&[]);
+    assert_eq!(names(&spec.unwrap()), [bench.machine.uuids()[0].as_str()]);
+}
+
+#[test]
+fn what_is_no_longer_true_goes_and_what_is_not_ours_stays() {
+    let bench = Bench::new("rtx3060");
+    let uuid = bench.machine.uuids()[0].clone();
+    bench.keep(&[]);
+    let basis = Basis {
+        gpus: Arc::new(Inventory {
+            gpus: Vec::new(),
+            ..Inventory::clone(&bench.basis().gpus)
+        }),
+        ..bench.basis()
+    };
+    let settle = |held: bool| {
+        Draft::new(&bench.fs, &basis)
+            .unwrap()
+            .settle(|name| held && name == uuid)
+    };
+    let (steps, spec) = settle(true);
+    assert!(
+        spec.is_some() && steps.len() == 2,
+        "the one that a pod needs stays: {steps:?}"
+    );
+    let (steps, spec) = settle(false);
+    assert!(spec.is_none() && steps.len() == 3, "{steps:?}");
+    assert!(steps.iter().all(|step| matches!(step, Step::Remove(_))));
+
+    let text = fs::read_to_string(bench.path(ALL[0])).unwrap();
+    let theirs = text.replace("/var/lib/rancher/rke2/agent/pitcrew/1.0.0/", "/usr/bin/");
+    fs::write(bench.path(ALL[0]), theirs).unwrap();
+    let (steps, _) = settle(false);
+    assert_eq!(steps.len(), 2, "{steps:?}");
+}
+
+#[test]
+fn a_specification_with_the_hook_of_an_older_version_is_ours_and_written_anew() {
+    let bench = Bench::new("rtx3060");
+    bench.keep(&[]);
+    let basis = Basis {
+        hook: HOOK.replace("1.0.0", "1.1.0").into(),
+        ..bench.basis()
+    };
+    let (steps, spec) = Draft::new(&bench.fs, &basis).unwrap().settle(|_| true);
+    assert_eq!(steps.len(), 3, "{steps:?}");
+    let text = encode(&spec.unwrap(), Encoding::Json).unwrap();
+    assert!(text.contains("/1.1.0/") && !text.contains("/1.0.0/"));
+}
+
+#[test]
+fn a_driver_without_libraries_is_a_problem_with_a_next_step() {
+    let bench = Bench::new("rtx3060");
+    let mut basis = bench.basis();
+    basis.driver.libraries = "/run/nvidia/driver".into();
+    let draft = Draft::new(&bench.fs, &basis).unwrap();
+    let problem = draft.problem().unwrap();
+    assert_eq!(problem.reason, "DriverLibrariesNotFound");
+    assert!(problem.hint.contains("pitcrew check"));
+}
+
+#[test]
+fn the_directory_is_found_behind_links_of_the_host() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("var")).unwrap();
+    std::os::unix::fs::symlink("/run", dir.path().join("var/run")).unwrap();
+    std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
+    let fs = HostRoots::new(Roots::under(dir.path()));
+    let at = |path: &str| place(&fs, dir.path(), Path::new(path));
+    assert_eq!(at("/var/run/cdi").unwrap(), dir.path().join("run/cdi"));
+    assert_eq!(at("/var/../../etc").unwrap(), dir.path().join("etc"));
+    assert!(at("/loop/cdi").is_err());
+}

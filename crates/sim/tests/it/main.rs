@@ -1,0 +1,6 @@
+//! Imaginary nodes, and the agent on them.
+
+mod given;
+mod independence;
+mod node;
+mod story;
