@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use pitcrew_core::gpu::GpuReadings;
 use pitcrew_core::labels::Offer;
-use pitcrew_core::plugin::Resource;
 use pitcrew_core::plugin::config::{Config, Remark};
 use pitcrew_core::plugin::preference::Topology;
 use pitcrew_core::plugin::resources::{self, Plan};
+use pitcrew_core::plugin::{Device, Resource, uuid_of};
 use pitcrew_core::ports::GpuError;
 use pitcrew_core::{Gpu, Inventory, Reading};
 use pitcrew_host::Host;
@@ -400,15 +400,17 @@ impl Node {
             .map_or(&[], |(plan, _)| plan.resources.as_slice())
     }
 
-    /// Who holds what, by GPU; `None` where the kubelet doesn't say.
+    /// Who holds what, by GPU; `None` where the kubelet didn't say.
     fn held(&self) -> Option<BTreeMap<String, BTreeSet<String>>> {
         let mut held: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let devices = self.resources().iter().flat_map(|resource| &resource.devices);
+        let devices: Vec<&Device> = devices.collect();
         for holding in self.plugin.held.as_ref()? {
-            let device = self
-                .resources()
+            // Under an id that isn't offered any more it is held as well.
+            let uuid = uuid_of(&holding.id);
+            let device = devices
                 .iter()
-                .find(|resource| resource.name == holding.resource)
-                .and_then(|resource| resource.devices.iter().find(|device| device.id == holding.id));
+                .find(|device| device.uuid == uuid || device.gpu == uuid);
             if let Some(device) = device {
                 held.entry(device.gpu.clone())
                     .or_default()

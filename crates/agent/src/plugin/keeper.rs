@@ -1,7 +1,6 @@
-//! All resources of a node together: which are served, what they offer, and whether they may be.
+//! All resources of a node together, while they are served: what they offer, and whether they may be registered.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +8,14 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use pitcrew_core::plugin::Resource;
-use pitcrew_core::plugin::config::SharingPolicy;
 use pitcrew_core::plugin::holders::{Blocked, Holding, blocked};
-use pitcrew_core::plugin::preference::{Preference, Topology};
+use pitcrew_core::plugin::preference::Preference;
 use pitcrew_core::plugin::resources::Plan;
 use pitcrew_kubelet::{MAX_PATH, device_plugin, pod_resources};
-use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Mutex, watch};
-use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::Answers;
 use super::directory::Directory;
 use super::foreign::{self, Rival, Signs};
 use super::holders::{self, Books, CHECKPOINT};
@@ -27,8 +23,10 @@ use super::ledger::Ledger;
 use super::offer::{self, Offer};
 use super::registration::{Permit, Registrar, Standing};
 use super::service::{Service, State};
+use super::sockets::socket_name;
 use super::tell::Tell;
-use crate::notice::{Level, Notice};
+use super::{Place, Status, Wanted};
+use crate::notice::Level;
 use crate::snapshot::Problem;
 
 /// How often the directory is looked at.
@@ -43,108 +41,8 @@ const RARELY: Duration = Duration::from_secs(30);
 const AFTER_ANSWER: Duration = Duration::from_secs(1);
 /// While another plugin serves.
 const RIVAL: Duration = Duration::from_millis(500);
-const AFTER_CRASH: Duration = Duration::from_secs(1);
 /// How long the end may take.
-const END: Duration = Duration::from_secs(2);
-
-/// Where the plugin works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The kubelet's directory, as this process reaches it.
-    pub kubelet_dir: PathBuf,
-    /// The same as the kubelet reaches it, for the length of paths.
-    pub kubelet_dir_on_host: PathBuf,
-    /// Name of the node.
-    pub node: String,
-}
-
-/// What the node's resources should be.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Wanted {
-    /// The resources.
-    pub plan: Arc<Plan>,
-    /// GPUs and MIG devices that must not be used, by UUID, with the reason.
-    pub sick: BTreeMap<String, String>,
-    /// What containers get.
-    pub answers: Arc<Answers>,
-    /// How the GPUs are connected.
-    pub topology: Arc<Topology>,
-    /// Which replicas are preferred.
-    pub policy: SharingPolicy,
-}
-
-/// What there is of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Status {
-    /// Names of the resources that the kubelet has taken, and whose devices it was told.
-    pub registered: BTreeSet<String>,
-    /// Why something isn't as it should be; `None` is well.
-    pub problem: Option<Problem>,
-    /// Ids that are held back because their GPU is held in another form, or may be, by resource, with the reason.
-    pub held_back: Blocked,
-    /// Everything that is held, some seconds late; `None` where nobody could be asked.
-    pub held: Option<Vec<Holding>>,
-}
-
-/// The device plugin: serves the resources that it is given until it is stopped or dropped.
-#[derive(Debug)]
-pub struct Plugins {
-    wanted: watch::Sender<Option<Wanted>>,
-    status: watch::Receiver<Status>,
-    task: JoinHandle<()>,
-}
-
-impl Plugins {
-    /// Starts, with no resource.
-    pub fn start(place: Place, notices: UnboundedSender<Notice>) -> Self {
-        let (wanted, to_do) = watch::channel(Some(Wanted::default()));
-        let (sender, status) = watch::channel(Status::default());
-        let tell = Tell(notices);
-        let task = tokio::spawn(async move {
-            loop {
-                let keeper = Keeper::new(place.clone(), tell.clone(), sender.clone());
-                let ended = AssertUnwindSafe(keeper.run(to_do.clone())).catch_unwind().await;
-                if ended.is_ok() {
-                    return;
-                }
-                let text = "the device plugin has crashed and is started again".to_owned();
-                tell.say(Level::Error, text);
-                tokio::time::sleep(AFTER_CRASH).await;
-            }
-        });
-        Self { wanted, status, task }
-    }
-
-    /// Says what there should be from now on. Does nothing where that is so already; what only changes its devices or
-    /// their health stays registered.
-    pub fn update(&self, wanted: Wanted) {
-        self.wanted.send_if_modified(|current| {
-            let is_new = current.as_ref() != Some(&wanted);
-            if is_new {
-                *current = Some(wanted);
-            }
-            is_new
-        });
-    }
-
-    /// What there is, now and whenever it changes.
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.status.clone()
-    }
-
-    /// Ends: the kubelet sees its streams end, and holds the devices for unhealthy until somebody registers them
-    /// again. Nothing that was handed out changes by that.
-    pub async fn stop(mut self) {
-        self.wanted.send_replace(None);
-        let _ = tokio::time::timeout(END, &mut self.task).await;
-    }
-}
-
-impl Drop for Plugins {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+pub(super) const END: Duration = Duration::from_secs(2);
 
 /// One resource that is served.
 struct Served {
@@ -166,7 +64,7 @@ struct Look {
     socket: Option<String>,
 }
 
-struct Keeper {
+pub(super) struct Keeper {
     place: Place,
     tell: Tell,
     status: watch::Sender<Status>,
@@ -197,7 +95,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(place: Place, tell: Tell, status: watch::Sender<Status>) -> Self {
+    pub(super) fn new(place: Place, tell: Tell, status: watch::Sender<Status>) -> Self {
         let directory = Directory::read(&plugins_dir(&place.kubelet_dir));
         Self {
             place,
@@ -230,7 +128,7 @@ impl Keeper {
         }
     }
 
-    async fn run(mut self, mut to_do: watch::Receiver<Option<Wanted>>) {
+    pub(super) async fn run(mut self, mut to_do: watch::Receiver<Option<Wanted>>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked = self.looks.subscribe();
@@ -669,42 +567,9 @@ fn several(ids: &[String]) -> String {
     }
 }
 
-/// Name of a resource's socket: `pitcrew-gpu.sock` for `nvidia.com/gpu`. One that doesn't fit in has a number made of
-/// its name instead.
-fn socket_name(resource: &str, most: usize) -> String {
-    let name = resource.strip_prefix("nvidia.com/").unwrap_or(resource);
-    let file = format!("pitcrew-{}.sock", name.replace('/', "-"));
-    if file.len() <= most {
-        return file;
-    }
-    // FNV-1a: the same in every version of this program, so that no socket is forgotten at an upgrade.
-    let hash = resource.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("pitcrew-{hash:016x}.sock")
-}
-
-/// True for the name of a socket that a device plugin of ours may have left in the kubelet's directory.
-pub fn is_our_socket(file: &str) -> bool {
-    file.starts_with("pitcrew-") && file.strip_suffix(".sock").is_some()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sockets_are_called_by_their_resource_as_long_as_the_kernel_takes_the_path() {
-        assert_eq!(socket_name("nvidia.com/gpu", 40), "pitcrew-gpu.sock");
-        assert_eq!(
-            socket_name("nvidia.com/mig-1g.10gb.me.shared", 40),
-            "pitcrew-mig-1g.10gb.me.shared.sock"
-        );
-        assert_eq!(socket_name("example.org/gpu", 40), "pitcrew-example.org-gpu.sock");
-        let long = format!("nvidia.com/{}", "a".repeat(52));
-        assert_eq!(socket_name(&long, 40).len(), 29);
-        assert_ne!(socket_name(&long, 40), socket_name(&format!("{long}b"), 40));
-    }
 
     #[test]
     fn many_ids_are_told_shortly() {
