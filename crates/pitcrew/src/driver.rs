@@ -272,4 +272,34 @@ mod tests {
         opened.listen().unwrap();
         assert_eq!(xids(), Reading::Value(vec![79, 43]));
     }
+
+    #[derive(Debug)]
+    struct Heard(std::sync::Mutex<std::sync::mpsc::Sender<pitcrew_core::ports::GpuEvent>>);
+
+    impl listener::Told for Heard {
+        fn tell(&self, event: pitcrew_core::ports::GpuEvent) {
+            let _ = self.0.lock().unwrap().send(event);
+        }
+    }
+
+    #[test]
+    fn who_wants_to_be_told_hears_of_events_without_a_look_and_holds_nothing_once_the_driver_is_let_go_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("nvidiactl");
+        std::fs::write(&device, "").unwrap();
+        install(dir.path(), &[&format!("DEVICE=\"{}\"", device.display())]);
+        let opened = open(&machine(dir.path()), None).unwrap();
+        let (sender, heard) = std::sync::mpsc::channel();
+        let heard_by = || std::sync::Arc::new(Heard(std::sync::Mutex::new(sender.clone())));
+        opened.tell(heard_by()).unwrap();
+        opened.look().unwrap();
+        let next = || heard.recv_timeout(Duration::from_secs(20)).unwrap().kind;
+        let xids = [next(), next()];
+        assert_eq!(xids, [79, 43].map(pitcrew_core::ports::GpuEventKind::Xid));
+        assert!(holds(&device));
+        opened.release().unwrap();
+        assert!(!holds(&device), "or the driver could not be replaced");
+        opened.look().unwrap();
+        assert!(holds(&device), "the next look loads it again");
+    }
 }

@@ -202,7 +202,13 @@ fn scratch() -> Result<TempDir, Error> {
 
 /// What comes with the driver's package and is looked for, but is no library.
 fn bring_programs(root: &Path) -> io::Result<()> {
-    for name in ["nvidia-smi", "nvidia-cuda-mps-control", "nvidia-cuda-mps-server"] {
+    for name in [
+        "nvidia-smi",
+        "nvidia-cuda-mps-control",
+        "nvidia-cuda-mps-server",
+        "unshare",
+        "sh",
+    ] {
         fs::write(root.join("usr/bin").join(name), "")?;
     }
     Ok(())

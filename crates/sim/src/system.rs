@@ -78,7 +78,9 @@ impl Log {
                     return Err(mps::nobody());
                 };
                 let said = self.mps.say(pipe, input);
-                if let (true, Some(end)) = (said.quits, self.running.remove(&at)) {
+                if said.quits
+                    && let Some(end) = self.running.remove(&at)
+                {
                     end.send_replace(Some("it ended with exit status: 0".to_owned()));
                 }
                 Ok(said.output)
@@ -164,6 +166,17 @@ impl System {
         count
     }
 
+    /// Whether a program is there; one without a directory is looked for where programs are.
+    fn find(&self, program: &Path) -> io::Result<()> {
+        if program.components().count() > 1 {
+            return self.files.kind(program).map(drop);
+        }
+        let directories = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(Path::new);
+        let is_there = |dir: &&Path| self.files.kind(&dir.join(program)).is_ok();
+        let found = directories.iter().any(is_there);
+        found.then_some(()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// Writes containerd's configuration as the supervisor does at its start.
     fn render(&self) -> io::Result<()> {
         let host = Host::gather(&self.files);
@@ -229,7 +242,7 @@ impl Interface for System {
         arguments: &[String],
         env: &[(String, String)],
     ) -> io::Result<Box<dyn Process>> {
-        self.files.kind(program)?;
+        self.find(program)?;
         let mut log = self.log();
         let at = log.started.len();
         log.started.push(Program {
@@ -255,7 +268,7 @@ impl Interface for System {
         env: &'a [(String, String)],
         input: &'a str,
     ) -> BoxFuture<'a, io::Result<String>> {
-        let result = self.files.kind(program).map(|_| {
+        let result = self.find(program).map(|()| {
             let mut log = self.log();
             log.ran.push(Program {
                 path: program.to_owned(),

@@ -10,6 +10,7 @@ use pitcrew_kubelet::pod_resources::{self, AllocatableResourcesRequest, ListPodR
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::mock::given;
 use crate::{kubelet_dir, mock, on_node, pitcrew, testbed, xtask};
 
 /// Name of the bed's node.
@@ -93,7 +94,8 @@ impl Agent {
         command
             .args(["testbed", "exec", "--"])
             .arg(program)
-            .arg("agent")
+            .args(["agent", "--hook"])
+            .arg(given("PITCREW_HOOK"))
             .args(arguments)
             .env("PITCREW_SCENARIO_CHANGES", gpus.changes())
             .env("PITCREW_SCENARIO", &gpus.scenario)

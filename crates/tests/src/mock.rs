@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::pitcrew;
 
 /// A path that `cargo xtask test` passes on.
-fn given(variable: &str) -> PathBuf {
+pub(crate) fn given(variable: &str) -> PathBuf {
     let missing = format!("{variable} is not set: run these tests with `cargo xtask test --ring 3`");
     std::env::var_os(variable).map(PathBuf::from).expect(&missing)
 }

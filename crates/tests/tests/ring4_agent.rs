@@ -203,7 +203,7 @@ fn sharing_is_switched_while_a_pod_runs_and_its_gpu_is_not_given_twice() {
     let held = gpu_pod(
         "whole",
         &json!({"nvidia.com/gpu": 1}),
-        "while ! test -e /dev/shm/stop; do sleep 0.2; done; exit 1",
+        "while ! test -e /tmp/stop; do sleep 0.2; done; exit 1",
         &json!({"restartPolicy": "Always"}),
     );
     namespace.kubectl(&["apply", "-f", "-"], &held).ok();
@@ -234,7 +234,7 @@ fn sharing_is_switched_while_a_pod_runs_and_its_gpu_is_not_given_twice() {
     agent.end("KILL");
     let agent = Agent::start(&gpus, &["--config", config]);
     namespace
-        .kubectl(&["exec", "whole", "--", "touch", "/dev/shm/stop"], "")
+        .kubectl(&["exec", "whole", "--", "touch", "/tmp/stop"], "")
         .ok();
     wait_for("the container to be started anew", || {
         let path =

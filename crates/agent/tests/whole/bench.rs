@@ -39,10 +39,7 @@ impl Bench {
             .start()
             .await
             .unwrap();
-        let hook = node.root().join("pitcrew-hook");
-        std::fs::write(&hook, "#!/bin/true\n").unwrap();
         let settings = node.settings_mut();
-        settings.hook.binary = hook;
         settings.pace = PACE;
         settings.probation = Duration::from_millis(300);
         settings.sources.source = Source::Defaults;

@@ -1,5 +1,6 @@
 //! The whole agent on imaginary nodes: what the main loop makes of a node that changes.
 #![cfg(test)]
+#![expect(clippy::print_stdout, reason = "figures, with --nocapture")]
 
 mod bench;
 mod driver;

@@ -52,6 +52,7 @@ pub(crate) fn cut(index: u8, profiles: &[&str]) -> Gpu {
         memory_total_bytes: Reading::NotSupported,
         memory_used_bytes: Reading::NotSupported,
         multiprocessors: Reading::NotSupported,
+        engines: Reading::NotSupported,
     };
     gpu.readings.mig_devices = Reading::Value((0..).zip(profiles).map(device).collect());
     gpu

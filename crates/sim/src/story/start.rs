@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Node as ApiNode;
 use kube::Api;
 use pitcrew_agent::Topic;
 use pitcrew_api::condition::kind;
+use pitcrew_api::gpu_node::Tier;
 use pitcrew_api::{ConditionStatus, GpuNode};
 use pitcrew_cdi::directories::{DEFAULT, Directories};
 
@@ -127,11 +128,20 @@ impl Story<'_> {
                 if ready.status != ConditionStatus::True {
                     return Err(format!("{}: {}", ready.reason, ready.message));
                 }
+                // What is still to come of the runtime, such as a handler that waits for its next start, is no news here.
+                let runtime = status.tier.map(|tier| match tier {
+                    Tier::Native => "containers get their GPUs by native CDI",
+                    Tier::Mounts => "containers get their GPUs by device nodes and mounts",
+                    Tier::Handler => "containers get their GPUs through a handler",
+                });
                 let conditions = [kind::DRIVER_READY, kind::RUNTIME_READY, kind::DEVICES_ADVERTISED];
-                Ok(conditions
-                    .iter()
-                    .filter_map(|kind| status.condition(kind))
-                    .map(|found| format!("{}={}: {}", found.kind, found.status, found.message))
+                let told = conditions.iter().filter_map(|kind| status.condition(kind));
+                Ok(told
+                    .map(|found| {
+                        let text = runtime.filter(|_| found.kind == kind::RUNTIME_READY);
+                        let text = text.unwrap_or(&found.message);
+                        format!("{}={}: {text}", found.kind, found.status)
+                    })
                     .collect())
             })
             .await?;

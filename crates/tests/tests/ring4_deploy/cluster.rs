@@ -3,8 +3,11 @@
 
 use std::path::Path;
 
-use pitcrew_tests::{Outcome, kubectl, wait_for};
-use serde_json::json;
+use kube::Api;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use pitcrew_tests::{Outcome, kubectl, testbed, wait_for};
+use serde_json::{Value, json};
 
 /// The bed's node.
 pub(crate) const NODE: &str = "127.0.0.1";
@@ -86,6 +89,40 @@ impl Drop for Deployed {
 pub(crate) struct Token(pub(crate) String);
 
 impl Token {
+    /// A client with this token and nothing of the administrator's.
+    pub(crate) async fn client(&self) -> kube::Client {
+        let path = testbed(&["kubeconfig"]).ok();
+        let mut kubeconfig = Kubeconfig::read_from(path.trim()).unwrap();
+        for user in &mut kubeconfig.auth_infos {
+            user.auth_info = Some(serde_json::from_value(json!({"token": self.0})).unwrap());
+        }
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        kube::Client::try_from(config.unwrap()).unwrap()
+    }
+
+    /// Patches the status of a Node or `GpuNode`, the lists of a Node as its types say.
+    pub(crate) fn patch_status(&self, kind: &str, name: &str, status: &str) -> Outcome {
+        let status: Value = serde_json::from_str(status).unwrap();
+        let (group, version, kind, patch) = match kind {
+            "node" => ("", "v1", "Node", Patch::Strategic(status)),
+            _ => ("pitcrew.dev", "v1alpha1", "GpuNode", Patch::Merge(status)),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let patched = runtime.block_on(async {
+            let api: Api<DynamicObject> = Api::all_with(self.client().await, &resource);
+            api.patch_status(name, &PatchParams::default(), &patch).await
+        });
+        Outcome {
+            stdout: String::new(),
+            code: Some(i32::from(patched.is_err())),
+            stderr: patched.err().map_or_else(String::new, |error| error.to_string()),
+        }
+    }
+
     /// Runs kubectl as its owner, with nothing of the administrator's.
     pub(crate) fn kubectl(&self, arguments: &[&str], input: &str) -> Outcome {
         let token = format!("--token={}", self.0);

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use pitcrew_agent::deps::{Deps, Driver, Process, System};
 use pitcrew_agent::runtime::Tier;
 use pitcrew_agent::settings::Settings;
@@ -18,11 +17,11 @@ use pitcrew_core::plugin::{Device, Resource, Sharing};
 use pitcrew_core::ports::{Clock, GpuError, GpuEvent, InventorySource as _};
 use pitcrew_host::{Host, HostRoots, Roots};
 use pitcrew_scenario::{HostRoot, Machine, Scenario};
-use pitcrew_tests::{kubectl, testbed, wait_for};
+use pitcrew_tests::{kubectl, wait_for};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use crate::cluster::{Deployed, NODE, Token};
+use crate::cluster::{Deployed, NODE};
 
 type Later<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -105,17 +104,6 @@ fn snapshot() -> Snapshot {
     }
 }
 
-/// A client with this token and nothing else.
-async fn client(token: &Token) -> kube::Client {
-    let path = testbed(&["kubeconfig"]).ok();
-    let mut kubeconfig = Kubeconfig::read_from(path.trim()).unwrap();
-    for user in &mut kubeconfig.auth_infos {
-        user.auth_info = Some(serde_json::from_value(serde_json::json!({"token": token.0})).unwrap());
-    }
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    kube::Client::try_from(config.unwrap()).unwrap()
-}
-
 fn read(arguments: &[&str]) -> Value {
     let found = kubectl(&[arguments, &["-o", "json"]].concat(), "");
     serde_json::from_str(&found.stdout).unwrap_or_default()
@@ -139,7 +127,7 @@ async fn an_agent_with_a_pods_token_says_all_that_it_has_to_say() {
         host: Arc::new(HostRoots::new(Roots::under("/"))),
         root: root.path().to_owned(),
         system: Arc::new(Nothing),
-        client: Some(client(&token).await),
+        client: Some(token.client().await),
         clock: Arc::new(Now),
         notices,
     };
