@@ -156,6 +156,8 @@ impl Namespace {
         let namespace = Self {
             name: name.to_owned(),
         };
+        // One that an earlier run left may still be going.
+        kubectl(&["delete", "namespace", name, "--ignore-not-found"], "").ok();
         kubectl(&["create", "namespace", name], "").ok();
         if !labels.is_empty() {
             kubectl(&[&["label", "namespace", name], labels].concat(), "").ok();
