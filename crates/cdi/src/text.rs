@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
+use pitcrew_core::document::{self, Tree};
 use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
 
 use crate::Spec;
 
@@ -37,16 +36,7 @@ impl Encoding {
 }
 
 /// A text that is no specification.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}, column {column}: {what}")]
-pub struct TextError {
-    /// Line, from 1.
-    pub line: u64,
-    /// Column, from 1.
-    pub column: u64,
-    /// What is wrong there.
-    pub what: String,
-}
+pub use pitcrew_core::document::SyntaxError as TextError;
 
 /// A specification could not be written down.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,30 +49,11 @@ pub struct EncodeError(String);
 /// Where the text is neither, or has a field that no version of CDI knows, or one of another type.
 pub fn parse(text: &str) -> Result<Spec, TextError> {
     let read: Result<Option<Spec>, _> = serde_saphyr::from_str(text);
-    let spec = read.map_err(|error| {
-        let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
-        let message = error.without_snippet().to_string();
-        let what = message.lines().next().unwrap_or_default();
-        TextError {
-            line,
-            column,
-            what: without_place(what).to_owned(),
-        }
-    })?;
-    spec.ok_or_else(|| TextError {
+    read?.ok_or_else(|| TextError {
         line: 1,
         column: 1,
         what: "there is nothing in it".to_owned(),
     })
-}
-
-/// The message without the place that it begins or ends with.
-fn without_place(message: &str) -> &str {
-    let message = match message.split_once(": ") {
-        Some((place, rest)) if place.starts_with("error: line ") => rest,
-        _ => message,
-    };
-    message.split(" at line ").next().unwrap_or(message)
 }
 
 /// Writes a specification down.
@@ -104,7 +75,7 @@ fn encode_any(document: &impl Serialize, encoding: Encoding) -> Result<String, E
 
 /// The line that a path such as `devices[0].name` is on, from 1; that of what it lies in, where it isn't there.
 pub fn line(text: &str, path: &str) -> Option<u64> {
-    let tree: Spanned<Tree> = serde_saphyr::from_str(text).ok()?;
+    let tree = document::parse(text).ok()?;
     let mut here = &tree;
     let mut line = here.referenced.line();
     for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
@@ -131,77 +102,6 @@ pub fn line(text: &str, path: &str) -> Option<u64> {
         }
     }
     Some(line)
-}
-
-/// Any document, with the places of all that is in it.
-enum Tree {
-    Map(Vec<(Spanned<String>, Spanned<Tree>)>),
-    List(Vec<Spanned<Tree>>),
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Build;
-
-        impl<'de> Visitor<'de> for Build {
-            type Value = Tree;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a document")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Tree::Map(entries))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Tree, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = list.next_element()? {
-                    items.push(item);
-                }
-                Ok(Tree::List(items))
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Tree, D::Error> {
-                IgnoredAny::deserialize(from).map(|_| Tree::Other)
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Tree, E> {
-                Ok(Tree::Other)
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Tree, E> {
-                Ok(Tree::Other)
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Tree, E> {
-                Ok(Tree::Other)
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Tree, E> {
-                Ok(Tree::Other)
-            }
-
-            fn visit_str<E>(self, _: &str) -> Result<Tree, E> {
-                Ok(Tree::Other)
-            }
-
-            fn visit_none<E>(self) -> Result<Tree, E> {
-                Ok(Tree::Other)
-            }
-
-            fn visit_unit<E>(self) -> Result<Tree, E> {
-                Ok(Tree::Other)
-            }
-        }
-
-        from.deserialize_any(Build)
-    }
 }
 
 #[cfg(test)]
@@ -264,5 +164,11 @@ devices:
         assert_eq!(at("devices[0].containerEdits.deviceNodes[0].permissions"), 7);
         assert_eq!(at("devices[1].containerEdits.env[1]"), 11);
         assert_eq!(line("{", "kind"), None);
+    }
+
+    #[test]
+    fn a_text_that_is_nested_without_end_has_no_lines_and_takes_no_stack() {
+        let nested = format!("devices: {}{}", "[".repeat(60), "]".repeat(60));
+        assert_eq!(line(&nested, "devices[0][0]"), None);
     }
 }

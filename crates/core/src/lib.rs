@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod clocks;
+pub mod document;
 pub mod gpu;
 pub mod health;
 pub mod inventory;

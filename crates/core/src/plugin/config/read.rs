@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use super::names::{NameRule, NamingRules, Pattern, resource_name};
-use super::tree::{Place, Reader, Tree, parse};
+use super::tree::{Place, Reader, parse};
 use super::{
     Config, ConfigError, DeviceDiscovery, DeviceListStrategy, DeviceRef, Devices, FEWEST_REPLICAS, Flags,
     GfdFlags, Imex, Interval, MOST_REPLICAS, PluginFlags, Shared, SharedResource, SharingRules,
 };
+use crate::document::Tree;
 
 /// Reads a configuration; see [`Config::parse`].
 pub(super) fn read(text: &str) -> Result<Config, ConfigError> {

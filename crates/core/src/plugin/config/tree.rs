@@ -1,126 +1,19 @@
-//! A document with the places of all that is in it, and the reader that goes through it and notes what is wrong.
+//! The reader that goes through a document and notes what is wrong.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
 use super::problem::{ConfigError, Problem, Remark};
-
-/// Any document.
-#[derive(Debug)]
-pub(super) enum Tree {
-    Null,
-    Bool(bool),
-    Int(i128),
-    Float(f64),
-    Text(String),
-    List(Vec<Spanned<Tree>>),
-    Map(Vec<(Spanned<String>, Spanned<Tree>)>),
-}
-
-impl Tree {
-    /// What it is, for a sentence.
-    fn kind(&self) -> String {
-        match self {
-            Self::Null => "nothing".to_owned(),
-            Self::Bool(value) => format!("`{value}`"),
-            Self::Int(value) => format!("`{value}`"),
-            Self::Float(value) => format!("`{value}`"),
-            Self::Text(value) => format!("`{value}`"),
-            Self::List(_) => "a list".to_owned(),
-            Self::Map(_) => "a map".to_owned(),
-        }
-    }
-}
-
-/// Most levels of maps and lists in each other. The deepest field has eight; sixty-four, which is usual, are more than the
-/// stack of a thread takes while they are read.
-const DEEPEST: usize = 16;
+use crate::document::{self, Tree};
 
 /// The tree of a text, and its first line; an empty text is [`Tree::Null`].
 pub(super) fn parse(text: &str) -> Result<Spanned<Tree>, ConfigError> {
     // A byte order mark is how some editors begin a file.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: DEEPEST },
-    };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
-        let message = error.without_snippet().to_string();
-        let what = message.lines().next().unwrap_or_default();
-        let what = match what.split_once(": ") {
-            Some((place, rest)) if place.starts_with("error: line ") => rest,
-            _ => what,
-        };
-        ConfigError::Syntax {
-            line,
-            column,
-            what: what.split(" at line ").next().unwrap_or(what).to_owned(),
-        }
+    document::parse(text).map_err(|error| ConfigError::Syntax {
+        line: error.line,
+        column: error.column,
+        what: error.what,
     })
-}
-
-impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Build;
-
-        impl<'de> Visitor<'de> for Build {
-            type Value = Tree;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a document")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tree, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Tree::Map(entries))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Tree, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = list.next_element()? {
-                    items.push(item);
-                }
-                Ok(Tree::List(items))
-            }
-
-            fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Tree, D::Error> {
-                Tree::deserialize(from)
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
-                Ok(Tree::Bool(value))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
-                Ok(Tree::Int(value.into()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
-                Ok(Tree::Int(value.into()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
-                Ok(Tree::Float(value))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
-                Ok(Tree::Text(value.to_owned()))
-            }
-
-            fn visit_none<E>(self) -> Result<Tree, E> {
-                Ok(Tree::Null)
-            }
-
-            fn visit_unit<E>(self) -> Result<Tree, E> {
-                Ok(Tree::Null)
-            }
-        }
-
-        from.deserialize_any(Build)
-    }
 }
 
 /// A place in a document.
