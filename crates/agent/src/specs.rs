@@ -24,9 +24,10 @@ use pitcrew_cdi::text::{EncodeError, Encoding, encode};
 use pitcrew_cdi::write::{self, WriteError};
 use pitcrew_cdi::{Device, Kind, Spec};
 use pitcrew_core::Inventory;
-use pitcrew_core::ports::{FileKind, HostFs};
+use pitcrew_core::ports::HostFs;
 use pitcrew_host::Host;
 
+use crate::runtime::install;
 use crate::snapshot::Problem;
 
 pub(crate) mod keep;
@@ -36,8 +37,6 @@ mod tests;
 
 /// Kind of what the device plugin hands out.
 pub const PLUGIN: &str = "k8s.device-plugin.nvidia.com/gpu";
-/// Links that are followed on the way to the directory.
-const MOST_LINKS: usize = 40;
 
 /// What specifications are made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -391,8 +390,8 @@ fn conflicting(other: &Path) -> Problem {
 ///
 /// # Errors
 /// Where the file can't be written or removed; it is then as it was.
-pub fn carry_out(fs: &dyn HostFs, root: &Path, dir: &Path, step: &Step) -> Result<(), Error> {
-    let here = place(fs, root, dir).map_err(|source| Error::File {
+pub fn carry_out(root: &Path, dir: &Path, step: &Step) -> Result<(), Error> {
+    let here = install::followed(root, dir).map_err(|source| Error::File {
         path: dir.to_owned(),
         source,
     })?;
@@ -414,45 +413,4 @@ pub fn carry_out(fs: &dyn HostFs, root: &Path, dir: &Path, step: &Step) -> Resul
         }
     }
     Ok(())
-}
-
-/// Where a directory of the host is in this process: links of the host count from the host's root. Parts that aren't
-/// there are where they would be made.
-fn place(fs: &dyn HostFs, root: &Path, path: &Path) -> io::Result<PathBuf> {
-    let mut ahead: Vec<std::ffi::OsString> = parts(path);
-    let mut seen = PathBuf::from("/");
-    let mut links = 0;
-    while let Some(part) = ahead.pop() {
-        if part == ".." {
-            seen.pop();
-            continue;
-        }
-        let next = seen.join(&part);
-        match fs.kind(&next) {
-            Ok(FileKind::Link(target)) => {
-                links += 1;
-                if links > MOST_LINKS {
-                    return Err(io::Error::other("too many links on the way"));
-                }
-                if target.is_absolute() {
-                    seen = "/".into();
-                }
-                ahead.extend(parts(&target));
-            }
-            _ => seen = next,
-        }
-    }
-    Ok(root.join(seen.strip_prefix("/").unwrap_or(&seen)))
-}
-
-/// Components of a path, the first one last.
-fn parts(path: &Path) -> Vec<std::ffi::OsString> {
-    use std::path::Component;
-    let components = path.components().rev();
-    let named = components.filter_map(|component| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    });
-    named.collect()
 }

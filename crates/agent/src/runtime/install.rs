@@ -24,6 +24,7 @@ mod there;
 mod uses;
 
 pub use manifest::{Entry, Kind, Manifest, parse as parse_manifest};
+pub(crate) use step::followed;
 pub(super) use step::read;
 pub use step::{Executor, Step, StepError};
 pub use there::{Occupant, Place, There};

@@ -143,7 +143,7 @@ async fn once(
     for step in &steps {
         blocking({
             let (deps, dir, step) = (Arc::clone(deps), basis.dir.clone(), step.clone());
-            move || carry_out(&*deps.host, &deps.root, &dir, &step)
+            move || carry_out(&deps.root, &dir, &step)
         })
         .await?;
         deps.tell(Topic::Cdi, Level::Info, told(step));

@@ -1,7 +1,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use pitcrew_core::ports::{InventorySource as _, Mig as _};
+use pitcrew_core::ports::{FileKind, InventorySource as _, Mig as _};
 use pitcrew_host::{HostRoots, Roots};
 use pitcrew_scenario::{HostRoot, Machine, Scenario};
 
@@ -70,7 +70,7 @@ impl Bench {
         let draft = Draft::new(&self.fs, &basis).unwrap();
         let (steps, spec) = draft.settle(|name| held.contains(&name));
         for step in &steps {
-            carry_out(&self.fs, self.dir.path(), &basis.dir, step).unwrap();
+            carry_out(self.dir.path(), &basis.dir, step).unwrap();
         }
         (steps.len(), spec)
     }
@@ -257,8 +257,7 @@ fn the_directory_is_found_behind_links_of_the_host() {
     fs::create_dir_all(dir.path().join("var")).unwrap();
     std::os::unix::fs::symlink("/run", dir.path().join("var/run")).unwrap();
     std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
-    let fs = HostRoots::new(Roots::under(dir.path()));
-    let at = |path: &str| place(&fs, dir.path(), Path::new(path));
+    let at = |path: &str| install::followed(dir.path(), Path::new(path));
     assert_eq!(at("/var/run/cdi").unwrap(), dir.path().join("run/cdi"));
     assert_eq!(at("/var/../../etc").unwrap(), dir.path().join("etc"));
     assert!(at("/loop/cdi").is_err());

@@ -234,6 +234,16 @@ pub(crate) fn read(root: &Path, path: &Path) -> Option<Vec<u8>> {
 /// Where a path of the host is, as seen from here: links on the way are followed inside the host's root, as the host
 /// would. What is at the path itself is not followed.
 pub(super) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    walk(root, path, false)
+}
+
+/// Where what a path of the host leads to is, as seen from here: as [`inside`], and a link at the path itself is
+/// followed too.
+pub(crate) fn followed(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    walk(root, path, true)
+}
+
+fn walk(root: &Path, path: &Path, follow_last: bool) -> io::Result<PathBuf> {
     const MOST_LINKS: usize = 40;
     let mut rest: Vec<PathBuf> = vec![path.to_owned()];
     let mut real = PathBuf::from("/");
@@ -255,7 +265,7 @@ pub(super) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
                     let after: PathBuf = components[index + 1..].iter().collect();
                     let is_last = after.as_os_str().is_empty() && rest.is_empty();
                     let link = fs::read_link(beneath(root, &real.join(name)));
-                    let Some(target) = link.ok().filter(|_| !is_last) else {
+                    let Some(target) = link.ok().filter(|_| follow_last || !is_last) else {
                         real.push(name);
                         continue;
                     };

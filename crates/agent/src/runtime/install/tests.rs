@@ -501,6 +501,15 @@ fn links_of_the_host_are_followed_inside_its_root() {
         Path::new("usr/local"),
         "what is at the path is not followed"
     );
+    let followed = |path: &str| {
+        step::followed(root, Path::new(path)).map(|path| path.strip_prefix(root).unwrap().to_owned())
+    };
+    assert_eq!(followed("/usr/local").unwrap(), Path::new("var/local"));
+    assert_eq!(
+        followed("/usr/local/not/there").unwrap(),
+        Path::new("var/local/not/there")
+    );
+    assert!(followed("/loop").is_err());
     assert_eq!(at("/../../etc").unwrap(), Path::new("etc"));
     assert!(at("/loop/x").is_err());
     Executor::new(root)

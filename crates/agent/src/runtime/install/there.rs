@@ -8,7 +8,7 @@ use pitcrew_host::Host;
 use rustix::fs::{Access, StatVfsMountFlags};
 
 use super::manifest::{self, Manifest};
-use super::step::{UNFINISHED, inside};
+use super::step::{self, UNFINISHED, followed, inside};
 use super::{BIN, HOOK, MANIFEST, WRAPPER, WRAPPER_CDI, WRAPPER_SETTINGS, Wanted};
 use crate::runtime::tier::{TOOLKIT_DIR, is_supervised};
 
@@ -106,7 +106,7 @@ impl There {
                 path,
             })
             .collect();
-        let read = |path: &Path| inside(root, path).and_then(fs::read).ok();
+        let read = |path: &Path| step::read(root, path);
         let (home, home_remark) = choose(&places, |home| read(&home.join(MANIFEST)).is_some());
         let manifest = read(&home.join(MANIFEST)).and_then(|text| manifest::parse(&text));
         let toolkit = Path::new(TOOLKIT_DIR);
@@ -125,7 +125,7 @@ impl There {
         let settings = read(&dir.join(WRAPPER_SETTINGS)).and_then(|text| String::from_utf8(text).ok());
 
         let names = |dir: &Path| -> Vec<(String, bool)> {
-            let entries = inside(root, dir).and_then(fs::read_dir);
+            let entries = followed(root, dir).and_then(fs::read_dir);
             let entry = |entry: fs::DirEntry| {
                 let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
                 Some((entry.file_name().into_string().ok()?, is_dir))
@@ -164,7 +164,7 @@ impl There {
             (path, occupant)
         });
         let may_be_made = [&home, &dir, Path::new("/usr/local/nvidia"), &links_dir];
-        let is_dir = |path: &&Path| inside(root, &path.join(".")).is_ok_and(|path| path.is_dir());
+        let is_dir = |path: &&Path| followed(root, path).is_ok_and(|path| path.is_dir());
         let dirs = may_be_made
             .into_iter()
             .filter(is_dir)
@@ -222,9 +222,9 @@ fn is_executable(root: &Path, path: &Path) -> bool {
 
 /// Why programs can't be put into a directory, which may not be there yet.
 fn closed(root: &Path, path: &Path) -> Option<String> {
-    let exists = |path: &&Path| inside(root, &path.join(".")).is_ok_and(|path| path.is_dir());
+    let exists = |path: &&Path| followed(root, path).is_ok_and(|path| path.is_dir());
     let nearest = path.ancestors().find(exists)?;
-    let real = inside(root, &nearest.join(".")).ok()?;
+    let real = followed(root, nearest).ok()?;
     let flags = rustix::fs::statvfs(&real).ok()?.f_flag;
     if flags.contains(StatVfsMountFlags::RDONLY) {
         return Some(format!("`{}` is mounted read-only", nearest.display()));
