@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
+use pitcrew_core::plugin::uuid_of;
 use pitcrew_scenario::{Machine, Scenario};
 use pitcrew_tests::agent::{Agent, Gpus, PodResources, gpu_pod};
 use pitcrew_tests::{Namespace, on_node, signal_daemon, testbed, wait_for};
@@ -52,10 +53,6 @@ struct Node {
     done: BTreeMap<&'static str, usize>,
     /// Looks at pod-resources, and at device nodes of live containers.
     looks: (usize, usize),
-}
-
-fn uuid(id: &str) -> &str {
-    id.split_once("::").map_or(id, |(uuid, _)| uuid)
 }
 
 impl Node {
@@ -197,7 +194,7 @@ impl Node {
                 } else {
                     &mut whole
                 };
-                form.insert(uuid(id).to_owned());
+                form.insert(uuid_of(id).to_owned());
             }
         }
         let both: Vec<_> = whole.intersection(&sliced).collect();
@@ -215,7 +212,7 @@ impl Node {
                 let held = node.kubelet.held()?;
                 let of_pod = held.iter().filter(|(pod, ..)| pod.ends_with(&format!("/{name}")));
                 let ids = of_pod.flat_map(|(.., ids)| ids);
-                ids.map(|id| node.minors.get(uuid(id)).copied()).collect()
+                ids.map(|id| node.minors.get(uuid_of(id)).copied()).collect()
             };
             let before = held(self);
             let script = "ls -d /dev/nvidia[0-9]*";
