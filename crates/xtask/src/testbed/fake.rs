@@ -35,14 +35,7 @@ pub(crate) fn gpus(paths: &Paths, args: &FakeGpusArgs) -> Result<()> {
     };
     let dir = paths.node("gpus");
     lay_out(args, &dir)?;
-    let exe = std::env::current_exe().context("could not find this program's own file")?;
-    let mut command = node::inside(paths, &holder, &exe);
-    command
-        .arg("testbed")
-        .arg("--dir")
-        .arg(paths.root())
-        .arg("place-gpus");
-    crate::process::run(&mut command)?;
+    node::run_inside(paths, &holder, &["place-gpus"])?;
     for path in devices(&dir.join("dev"))? {
         println!("{}", Path::new("/dev").join(path).display());
     }

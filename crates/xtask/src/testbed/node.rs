@@ -54,6 +54,14 @@ pub(crate) fn inside(paths: &Paths, holder: &Process, program: &Path) -> Command
     command
 }
 
+/// Runs a subcommand of this program's own in the node's namespace, to its end.
+pub(crate) fn run_inside(paths: &Paths, holder: &Process, arguments: &[&str]) -> Result<()> {
+    let exe = std::env::current_exe().context("could not find this program's own file")?;
+    let mut command = inside(paths, holder, &exe);
+    command.arg("testbed").arg("--dir").arg(paths.root());
+    crate::process::run(command.args(arguments))
+}
+
 fn ready_file(paths: &Paths) -> PathBuf {
     paths.run("node.ready")
 }
@@ -75,10 +83,7 @@ pub(crate) fn up(paths: &Paths, version: Containerd, programs: &Programs) -> Res
     write(&version_file, version.name())?;
     config::write_all(paths, version)?;
     let holder = hold_namespace(paths)?;
-    let exe = std::env::current_exe().context("could not find this program's own file")?;
-    let mut place = inside(paths, &holder, &exe);
-    place.arg("testbed").arg("--dir").arg(paths.root());
-    crate::process::run(place.args(["place-rke2", "--containerd", version.name()]))?;
+    run_inside(paths, &holder, &["place-rke2", "--containerd", version.name()])?;
     start_containerd(paths, &holder, version)?;
     image::import(paths, &holder, version, &programs.images)?;
 
