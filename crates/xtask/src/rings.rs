@@ -136,6 +136,8 @@ fn ground(ring: u8, programs: &[&Program], given: &mut Given) -> Result<Ground> 
                 )));
             }
         }
+    }
+    if matches!(ring, 3 | 4) && !programs.is_empty() {
         given.push(("PITCREW_HOOK", crate::hook::build(&crate::hook::HOOK)?));
     }
     match ring {
