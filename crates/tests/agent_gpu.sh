@@ -64,14 +64,14 @@ allocatable() {
 
 # A pod that runs as nobody on a read-only root, asks for one of a resource, and runs a program to its end.
 pod() {
-    local name=$1 resource=$2
+    local name=$1 resource=$2 word
     shift 2
     local words=""
     for word in "$@"; do words="$words\"$word\","; done
     cat <<POD
 {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "$name"}, "spec": {
- "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "hostIPC": ${IPC:-false},
- "securityContext": {"runAsNonRoot": true, "runAsUser": ${RUN_AS:-65532}},
+ "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+ "securityContext": {"runAsNonRoot": true, "runAsUser": 65532},
  "containers": [{"name": "main", "image": "localhost/glibc:1", "command": [${words%,}],
   "resources": {"limits": {"$resource": 1}},
   "securityContext": {"readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false,
@@ -153,14 +153,7 @@ CONFIG
     pods "two pods, time-slicing" nvidia.com/gpu 5 slice-1 slice-2
     stop_agent
 
-    sed 's/timeSlicing/mps/' "$work/slices.yaml" >"$work/mps.yaml"
-    # The compute mode of the card stays as it is: MPS does without exclusive mode.
-    start_agent --config "$work/mps.yaml" ${MPS_ARGUMENTS:-}
-    allocatable nvidia.com/gpu 2
-    RUN_AS=65532 pods "two pods, MPS" nvidia.com/gpu 5 mps-1 mps-2
-    show nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv
-    stop_agent
-
+    # Not MPS: it sets the compute mode of the card, which is left as it is here.
     show node pitcrew agent uninstall
     row uninstall "$([ $code = 0 ] && echo ok || echo FAILED)" "$(node sh -c 'ls /var/run/cdi 2>/dev/null | wc -l') files in /var/run/cdi"
     show bed down
