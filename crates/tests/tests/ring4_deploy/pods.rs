@@ -1,0 +1,144 @@
+//! Scout and agent in their pods.
+
+use pitcrew_tests::agent::Gpus;
+use pitcrew_tests::{kubectl, on_node, testbed, wait_for};
+use serde_json::json;
+
+use crate::cluster::{self, Deployed, NODE};
+
+#[test]
+#[ignore = "needs the test bed: cargo xtask test --ring 4"]
+fn the_scout_in_its_pod_labels_a_node_with_a_gpu_which_brings_the_agent_there() {
+    let scout = std::env::var_os("PITCREW_SCOUT").expect("run these tests with `cargo xtask test`");
+    let file = format!("{}=/usr/bin/pitcrew-scout", scout.to_string_lossy());
+    testbed(&["image", "docker.io/library/pitcrew:0.1.0", "--file", &file]).ok();
+    testbed(&["fake-gpus", "rtx3060"]).ok();
+    let _deployed = Deployed::new();
+    let desired = || {
+        let path = "jsonpath={.status.desiredNumberScheduled}";
+        kubectl(
+            &["get", "daemonset", "pitcrew-agent", "-n", "pitcrew", "-o", path],
+            "",
+        )
+        .ok()
+    };
+    assert_eq!(desired(), "0", "no node has a GPU yet");
+    // Imaginary GPUs lie over the host's /sys, where a container's own doesn't see them.
+    let patch = json!([
+        {"op": "add", "path": "/spec/template/spec/volumes", "value": [{"name": "sys", "hostPath": {"path": "/sys"}}]},
+        {"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts",
+            "value": [{"name": "sys", "mountPath": "/host/sys", "readOnly": true}]},
+        {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--sys=/host/sys"},
+        {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--every=1"},
+    ]);
+    let patch = patch.to_string();
+    kubectl(
+        &[
+            "patch",
+            "daemonset",
+            "pitcrew-scout",
+            "-n",
+            "pitcrew",
+            "--type=json",
+            "-p",
+            &patch,
+        ],
+        "",
+    )
+    .ok();
+    let label = |name: &str| {
+        let field = format!("jsonpath={{.metadata.labels.{}}}", name.replace('.', "\\."));
+        kubectl(&["get", "node", NODE, "-o", &field], "").ok()
+    };
+    wait_for("the labels", || {
+        let both = [
+            "nvidia.com/gpu.present",
+            "feature.node.kubernetes.io/pci-10de.present",
+        ]
+        .map(label);
+        (both == ["true", "true"]).then_some(())
+    });
+    wait_for("the agent to be wanted on one node", || {
+        (desired() == "1").then_some(())
+    });
+    let log = kubectl(&["logs", "-n", "pitcrew", "daemonset/pitcrew-scout"], "").ok();
+    assert!(log.contains("info: there is a GPU"), "{log}");
+    assert_eq!(cluster::restarts("scout"), 0);
+}
+
+/// The agent's own manifest: its mounts, its token, its roles and the policies suffice for all that it does.
+#[test]
+#[ignore = "needs the test bed: cargo xtask test --ring 4"]
+fn the_agent_in_its_pod_makes_a_node_ready() {
+    let gpus = Gpus::new("rtx3060");
+    let given = |name: &str| std::env::var_os(name).expect("run these tests with `cargo xtask test`");
+    let file = |from: &str, to: &str| format!("{}={to}", given(from).to_string_lossy());
+    let files = [
+        file("PITCREW_BIN", "/usr/bin/pitcrew"),
+        file("PITCREW_HOOK", "/usr/bin/pitcrew-hook"),
+        file("PITCREW_SCOUT", "/usr/bin/pitcrew-scout"),
+    ];
+    let mut arguments = vec!["image", "docker.io/library/pitcrew:0.1.0"];
+    for file in &files {
+        arguments.extend(["--file", file]);
+    }
+    testbed(&arguments).ok();
+    let _deployed = Deployed::new();
+    // What stands for the driver's library asks its environment for the GPUs that it has.
+    let env = |name: &str, value: &str| json!({"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {"name": name, "value": value}});
+    let library = "/host/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1";
+    let patch = json!([env("PITCREW_SCENARIO", "rtx3060"), env("PITCREW_NVML", library)]).to_string();
+    let daemon_set = ["daemonset", "pitcrew-agent", "-n", "pitcrew"];
+    kubectl(
+        &[&["patch"], &daemon_set[..], &["--type=json", "-p", &patch]].concat(),
+        "",
+    )
+    .ok();
+    kubectl(&["label", "node", NODE, "nvidia.com/gpu.present=true"], "").ok();
+    kubectl(
+        &[
+            &["rollout", "status"],
+            &["daemonset/pitcrew-agent", "-n", "pitcrew", "--timeout=90s"][..],
+        ]
+        .concat(),
+        "",
+    )
+    .ok();
+    let ready = kubectl(
+        &[
+            "wait",
+            "--for=condition=Ready",
+            &format!("gpunode/{NODE}"),
+            "--timeout=60s",
+        ],
+        "",
+    );
+    let log = kubectl(&["logs", "-n", "pitcrew", "daemonset/pitcrew-agent"], "").stdout;
+    assert_eq!(
+        ready.code,
+        Some(0),
+        "{ready:#?}\n{}\n{log}",
+        kubectl(&["get", "gpunodes", "-o", "yaml"], "").stdout
+    );
+    wait_for("the scheduler to know the GPU", || {
+        let field = "jsonpath={.status.allocatable.nvidia\\.com/gpu}";
+        let found = kubectl(&["get", "node", NODE, "-o", field], "").ok();
+        (found == "1").then_some(())
+    });
+    wait_for("the labels", || {
+        let field = "jsonpath={.metadata.labels.nvidia\\.com/gpu\\.count}";
+        let found = kubectl(&["get", "node", NODE, "-o", field], "").ok();
+        (found == "1").then_some(())
+    });
+    assert_eq!(cluster::restarts("agent"), 0);
+    let log = kubectl(&["logs", "-n", "pitcrew", "daemonset/pitcrew-agent"], "").ok();
+    for word in ["refused", "forbidden", "denied"] {
+        assert!(!log.contains(word), "{log}");
+    }
+    // What it wrote on the node goes, for the tests that come after.
+    kubectl(&[&["delete"], &daemon_set[..], &["--wait=true"]].concat(), "").ok();
+    let pitcrew = pitcrew_tests::pitcrew().display().to_string();
+    let uninstalled = on_node(&[&pitcrew, "agent", "uninstall"], "");
+    assert_eq!(uninstalled.code, Some(0), "{uninstalled:#?}");
+    drop(gpus);
+}
