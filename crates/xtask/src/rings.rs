@@ -90,8 +90,11 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         bed_is_up |= matches!((ring, &ground), (3 | 4, Ground::Ready)) && !mine.is_empty();
         match ground {
             Ground::Ready => {
-                for program in mine {
+                for program in &mine {
                     run_program(program, &given, &mut account)?;
+                }
+                if ring == 4 {
+                    run_with_old_containerd(&mine, &given, &mut account)?;
                 }
             }
             Ground::Missing(what) => {
@@ -144,13 +147,41 @@ fn ground(ring: u8, programs: &[&Program], given: &mut Given) -> Result<Ground> 
         5 if !Path::new("/proc/driver/nvidia/version").exists() => Ok(Ground::Missing(
             "there is no NVIDIA driver on this machine".to_owned(),
         )),
-        3 | 4 if !programs.is_empty() => bed(),
+        3 | 4 if !programs.is_empty() => bed(NEW_CONTAINERD),
         _ => Ok(Ground::Ready),
     }
 }
 
+/// The containerd that takes CDI names, and the one that takes device nodes and mounts.
+const NEW_CONTAINERD: &str = "2.2";
+const OLD_CONTAINERD: &str = "1.7";
+
+/// Tests whose subject is how a GPU gets into a container, so that each containerd needs its own proof.
+const ON_BOTH_CONTAINERDS: &[&str] = &["tests/ring4_agent"];
+
+/// Runs such tests once more, on a node with the old containerd.
+fn run_with_old_containerd(programs: &[&Program], given: &Given, account: &mut Account) -> Result<()> {
+    let again: Vec<&&Program> = programs
+        .iter()
+        .filter(|program| ON_BOTH_CONTAINERDS.contains(&program.name.as_str()))
+        .collect();
+    if again.is_empty() {
+        return Ok(());
+    }
+    bed_down()?;
+    if let Ground::Missing(what) | Ground::Broken(what) = bed(OLD_CONTAINERD)? {
+        account.failed += 1;
+        account.reason = Some(format!("no node with containerd {OLD_CONTAINERD}: {what}"));
+        return Ok(());
+    }
+    eprintln!("test: ring 4 with containerd {OLD_CONTAINERD}");
+    again
+        .into_iter()
+        .try_for_each(|program| run_program(program, given, account))
+}
+
 /// Brings the test bed up, as one would by hand.
-fn bed() -> Result<Ground> {
+fn bed(containerd: &str) -> Result<Ground> {
     let ourselves = std::env::current_exe().context("could not find this program")?;
     if !is_root() {
         if process::run(Command::new("sudo").arg("true")).is_err() {
@@ -164,7 +195,7 @@ fn bed() -> Result<Ground> {
             return Ok(built);
         }
     }
-    let up = attempt(as_root(&ourselves, &[]).args(["testbed", "up"]))?;
+    let up = attempt(as_root(&ourselves, &[]).args(["testbed", "up", "--containerd", containerd]))?;
     if !matches!(up, Ground::Ready) {
         bed_down()?;
     }

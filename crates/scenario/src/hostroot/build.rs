@@ -30,7 +30,8 @@ pub(super) fn build(view: &View<'_>, modes: &BTreeMap<PathBuf, u32>, dir: &Path)
                 let mode = Mode::from_raw_mode(0o666);
                 let device = makedev(*major, *minor);
                 match mknodat(rustix::fs::CWD, &real, FileType::CharacterDevice, mode, device) {
-                    Ok(()) => {}
+                    // As the driver's own nodes are, whatever the caller's umask says.
+                    Ok(()) => set_mode(&real, 0o666)?,
                     Err(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => left_out.push(path.clone()),
                     Err(error) => return Err(error.into()),
                 }
