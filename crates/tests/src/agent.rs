@@ -1,5 +1,6 @@
 //! The agent on the test bed's node, beside imaginary GPUs.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -90,12 +91,21 @@ impl Agent {
     /// # Panics
     /// Where it can't be started.
     pub fn start_program(program: &Path, gpus: &Gpus, arguments: &[&str]) -> Self {
+        let hook = given("PITCREW_HOOK");
+        let mut words: Vec<&OsStr> = vec!["agent".as_ref(), "--hook".as_ref(), hook.as_os_str()];
+        words.extend(arguments.iter().map(OsStr::new));
+        Self::start_any(program, gpus, &words)
+    }
+
+    /// Starts any program as a process of the node, with the mock as the driver's library.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    pub fn start_any(program: &Path, gpus: &Gpus, arguments: &[&OsStr]) -> Self {
         let mut command = Command::new(xtask());
         command
             .args(["testbed", "exec", "--"])
             .arg(program)
-            .args(["agent", "--hook"])
-            .arg(given("PITCREW_HOOK"))
             .args(arguments)
             .env("PITCREW_SCENARIO_CHANGES", gpus.changes())
             .env("PITCREW_SCENARIO", &gpus.scenario)
