@@ -18,9 +18,11 @@ gen:
 fuzz:
 	@$(XTASK) fuzz
 
-# The long runs: ten minutes of chaos, then an hour of fuzzing for each parser.
+# The long runs: ten minutes of chaos on imaginary nodes and as long on the test bed, then an hour of fuzzing for each
+# parser.
 soak:
 	@$(XTASK) chaos --minutes 10
+	@PITCREW_CHAOS_SECONDS=600 $(XTASK) test --ring 4 --program ring4_agent_chaos
 	@$(XTASK) fuzz --seconds 3600
 
 # What people run on their hosts, in dist/.

@@ -21,6 +21,9 @@ pub(crate) struct TestArgs {
     /// Run these rings only (1 to 5); all by default
     #[arg(long = "ring", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     rings: Vec<u8>,
+    /// Run these test programs only, such as ring4_agent_chaos
+    #[arg(long = "program", value_name = "NAME")]
+    programs: Vec<String>,
     /// Also write the account to this file
     #[arg(long, value_name = "FILE")]
     summary: Option<PathBuf>,
@@ -72,7 +75,14 @@ pub(crate) fn run(args: &TestArgs) -> Result<()> {
         eprintln!("warning: {error:#}");
     }
     let start = Instant::now();
-    let programs = build()?;
+    let mut programs = build()?;
+    if !args.programs.is_empty() {
+        programs.retain(|program| {
+            args.programs
+                .iter()
+                .any(|name| program.name.ends_with(&format!("/{name}")))
+        });
+    }
     let artefacts = artefacts()?;
     eprintln!("test: built in {:.0} s", start.elapsed().as_secs_f64());
 
@@ -255,6 +265,8 @@ fn as_root(program: &Path, more: &[(&str, &OsStr)]) -> Command {
         "XDG_CACHE_HOME",
         "PITCREW_TESTBED",
         "KUBEBUILDER_ASSETS",
+        "PITCREW_CHAOS_SECONDS",
+        "PITCREW_CHAOS_SEED",
     ]
     .map(|name| (name, std::env::var_os(name)));
     let kept = kept
