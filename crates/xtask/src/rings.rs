@@ -21,7 +21,7 @@ pub(crate) struct TestArgs {
     /// Run these rings only (1 to 5); all by default
     #[arg(long = "ring", value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     rings: Vec<u8>,
-    /// Run these test programs only, such as ring4_agent_chaos
+    /// Run the test programs of these names only
     #[arg(long = "program", value_name = "NAME")]
     programs: Vec<String>,
     /// Also write the account to this file
