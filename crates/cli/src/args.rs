@@ -12,8 +12,8 @@ mod cdi;
 mod gpus;
 
 pub use agent::{
-    AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, DeviceIds, DeviceLists,
-    MigStrategy, SharedAllocation,
+    AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, ConfigFallback,
+    ConfigMapName, DeviceDiscovery, DeviceIds, DeviceLists, LabelSink, MigStrategy, SharedAllocation,
 };
 pub use cdi::{CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs};
 pub use gpus::{Architecture, CatalogArgs, Class, GpusArgs, GpusCommand};

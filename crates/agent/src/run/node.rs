@@ -56,6 +56,8 @@ pub(super) struct Node {
     config_problem: Option<Problem>,
     installed: Option<Installed>,
     restart_problem: Option<Problem>,
+    /// Pods that can't start for want of the handler.
+    waiting: Vec<String>,
     made: Option<Made>,
     plugin: Status,
     shared: mps::Status,
@@ -83,6 +85,7 @@ impl Node {
             config_problem: None,
             installed: None,
             restart_problem: None,
+            waiting: Vec::new(),
             made: None,
             plugin: Status::default(),
             shared: mps::Status::default(),
@@ -163,13 +166,19 @@ impl Node {
             .as_ref()
             .and_then(|installed| installed.problem.clone());
         let restart = self.restart_problem.clone();
-        let handler = self.way.as_ref().and_then(|way| way.problem(&[]));
+        let handler = self.way.as_ref().and_then(|way| way.problem(&self.waiting));
         self.set_problem(Part::Runtime, installed.or(restart).or(handler));
     }
 
     /// A restart of the supervisor went wrong, or didn't.
     pub(super) fn set_restart_problem(&mut self, problem: Option<Problem>) {
         self.restart_problem = problem;
+        self.judge_runtime();
+    }
+
+    /// Takes in which pods can't start for want of the handler.
+    pub(super) fn set_waiting(&mut self, pods: Vec<String>) {
+        self.waiting = pods;
         self.judge_runtime();
     }
 
@@ -294,6 +303,7 @@ impl Node {
             held: self.held(),
             resources: self.resources().to_vec(),
             registered: self.plugin.registered.clone(),
+            unhealthy: self.plugin.unhealthy.clone(),
             tier: self.way.as_ref().map_or(Tier::Unknown, |way| way.tier),
             problems: self.problems.clone(),
         }

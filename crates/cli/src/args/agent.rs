@@ -23,9 +23,11 @@ pub struct AgentArgs {
 pub enum AgentCommand {
     /// Run the agent, as without a command
     Run(Box<AgentRunArgs>),
-    /// Take away what the agent has written on this node
+    /// Take away what the agent has written on this node, and of it at the API server
     ///
-    /// Refused while containers need it. Stop the agent first: `kubectl -n pitcrew delete daemonset pitcrew-agent`.
+    /// Refused while containers need it. Stop the agent first: `kubectl -n pitcrew delete daemonset pitcrew-agent`. What
+    /// others have written stays; so does what the credentials at hand don't allow to be taken away, which is told with
+    /// the command that does.
     Uninstall(AgentUninstallArgs),
     /// Run a program with another directory as its root, as the agent does with programs of the node
     #[command(hide = true)]
@@ -53,11 +55,26 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "DIR", default_value = "/var/run/cdi")]
     pub cdi_dir: PathBuf,
     /// A configuration of NVIDIA's device plugin: a file of version v1, or a directory of them
+    ///
+    /// Of `--config-map`, `--config-dir` and this one, the first that is given counts.
     #[arg(long = "config", value_name = "FILE|DIR", env = env::CONFIG_FILE, hide_env_values = true)]
     pub config: Option<PathBuf>,
+    /// A directory of configurations, each named as its file, such as a mounted `ConfigMap`
+    #[arg(long, value_name = "DIR", env = env::CONFIG_FILE_SRCDIR, hide_env_values = true)]
+    pub config_dir: Option<PathBuf>,
+    /// A `ConfigMap` of configurations, which is read through the API server
+    ///
+    /// Without a namespace it is in that of the agent's own pod.
+    #[arg(long, value_name = "[NAMESPACE/]NAME", env = env::CONFIG_MAP, hide_env_values = true)]
+    #[arg(value_parser = ConfigMapName::parse)]
+    pub config_map: Option<ConfigMapName>,
     /// Which of several configurations counts for a node without the label `nvidia.com/device-plugin.config`
     #[arg(long, value_name = "NAME", env = env::DEFAULT_CONFIG, hide_env_values = true)]
     pub default_config: Option<String>,
+    /// What to take of several configurations where neither the node nor a default names one, in this order
+    #[arg(long, value_enum, value_name = "FALLBACK,...", value_delimiter = ',')]
+    #[arg(env = env::FALLBACK_STRATEGIES, hide_env_values = true, default_values = ["named", "single", "empty"])]
+    pub fallback_strategies: Vec<ConfigFallback>,
     /// The static program of CDI hooks and runtime wrapper, which is installed on the node
     ///
     /// `pitcrew-hook` beside this program if not given.
@@ -98,6 +115,17 @@ pub struct AgentRunArgs {
     /// Where the node has the root of the driver's device nodes, instead of looking for it
     #[arg(long, value_name = "DIR", env = env::NVIDIA_DEV_ROOT, hide_env_values = true)]
     pub dev_root: Option<PathBuf>,
+    /// How GPUs are found. Accepted for NVIDIA's device plugin: only `nvml` and `auto` find any here
+    #[arg(long, value_enum, value_name = "STRATEGY", env = env::DEVICE_DISCOVERY_STRATEGY, hide_env_values = true)]
+    pub device_discovery_strategy: Option<DeviceDiscovery>,
+    /// Accepted for NVIDIA's device plugin, and without effect: the hooks are pitcrew's own, see `--hook`
+    #[arg(long, value_name = "FILE", env = env::NVIDIA_CDI_HOOK_PATH, hide_env_values = true)]
+    #[arg(alias = "nvidia-ctk-path")]
+    pub nvidia_cdi_hook_path: Option<PathBuf>,
+    /// Accepted for NVIDIA's device plugin, and without effect: the driver's root is read below `--root`
+    #[arg(long, value_name = "DIR", env = env::DRIVER_ROOT_CTR_PATH, hide_env_values = true)]
+    #[arg(alias = "container-driver-root")]
+    pub driver_root_ctr_path: Option<PathBuf>,
     /// Where the Multi-Process Service has its pipes and shared memory on the node
     #[arg(long, value_name = "DIR", env = env::MPS_ROOT, hide_env_values = true)]
     pub mps_root: Option<PathBuf>,
@@ -116,11 +144,39 @@ pub struct AgentRunArgs {
     #[arg(env = env::MOFED_ENABLED, hide_env_values = true, action = clap::ArgAction::Set)]
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub mofed_enabled: Option<bool>,
+    /// Channels of IMEX that containers get, with commas between them; only 0 can be asked for
+    #[arg(long, value_name = "CHANNELS", value_delimiter = ',', env = env::IMEX_CHANNEL_IDS, hide_env_values = true)]
+    pub imex_channel_ids: Vec<u32>,
+    /// Accepted for NVIDIA's device plugin: whether a node has its channels of IMEX is not looked at yet
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::IMEX_REQUIRED, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub imex_required: Option<bool>,
+    /// Where labels are written, whatever the configuration says
+    ///
+    /// Without it, `useNodeFeatureAPI` and `gfd.outputFile` of the configuration decide, or the flags and variables that
+    /// stand above them, as with GPU Feature Discovery; where these say nothing, labels go to the Node.
+    #[arg(long, value_enum, value_name = "SINK", env = env::LABEL_SINK, hide_env_values = true)]
+    pub label_sink: Option<LabelSink>,
     /// Labels go to a `NodeFeature` object, for Node Feature Discovery, instead of to the Node
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(env = env::USE_NODE_FEATURE_API, hide_env_values = true, action = clap::ArgAction::Set)]
     #[arg(value_parser = clap::builder::BoolishValueParser::new())]
     pub use_node_feature_api: Option<bool>,
+    /// The file that labels are written to for Node Feature Discovery, on the node
+    #[arg(long, value_name = "FILE", env = env::GFD_OUTPUT_FILE, hide_env_values = true, alias = "output-path")]
+    pub output_file: Option<PathBuf>,
+    /// The file of labels stays when the agent ends
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::GFD_ONESHOT, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new())]
+    pub oneshot: Option<bool>,
+    /// Accepted for GPU Feature Discovery: labels are made anew when something changes. `infinite` is `--oneshot`
+    #[arg(long, value_name = "INTERVAL", env = env::GFD_SLEEP_INTERVAL, hide_env_values = true)]
+    pub sleep_interval: Option<String>,
+    /// Accepted for GPU Feature Discovery, and without effect: the machine's name is read below `--root`
+    #[arg(long, value_name = "FILE", env = env::GFD_MACHINE_TYPE_FILE, hide_env_values = true)]
+    pub machine_type_file: Option<PathBuf>,
     /// No label says when labels were made
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(env = env::GFD_NO_TIMESTAMP, hide_env_values = true, action = clap::ArgAction::Set)]
@@ -153,9 +209,80 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "SECONDS", env = env::PROBATION, hide_env_values = true)]
     #[arg(default_value = "60", value_parser = value_parser!(u32).range(1..=86400))]
     pub probation: u32,
+    /// Seconds between two looks at all GPUs while nothing happens; what tells of itself is heard at once
+    #[arg(long, value_name = "SECONDS", env = env::LOOK_INTERVAL, hide_env_values = true)]
+    #[arg(default_value = "60", value_parser = value_parser!(u32).range(1..=3600))]
+    pub look_interval: u32,
+    /// Key of the taint that is taken off the node when it is ready; empty to touch none
+    ///
+    /// Whoever sets the node up puts it there, as with `node-taint` of RKE2 and K3s. The admission policy of the manifests
+    /// allows keys of `pitcrew.dev/` alone.
+    #[arg(long, value_name = "KEY", env = env::STARTUP_TAINT, hide_env_values = true)]
+    #[arg(default_value = "pitcrew.dev/not-ready")]
+    pub startup_taint: String,
     /// Ask no API server: no labels, no status
     #[arg(long)]
     pub no_api: bool,
+}
+
+/// Where a `ConfigMap` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigMapName {
+    /// Its namespace; `None` for that of the agent's own pod.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl ConfigMapName {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (namespace, name) = match text.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, text),
+        };
+        if name.is_empty() || name.contains('/') || namespace == Some("") {
+            return Err("neither a name nor a namespace and a name with a slash between them".to_owned());
+        }
+        Ok(Self {
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+        })
+    }
+}
+
+/// What to take of several configurations where none is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConfigFallback {
+    /// The one that is called `default`, if there is one
+    Named,
+    /// The only one, if there is one only
+    Single,
+    /// None: the defaults
+    Empty,
+}
+
+/// Where labels are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LabelSink {
+    /// To the Node
+    Node,
+    /// To a `NodeFeature` object in the agent's namespace
+    NodeFeature,
+    /// To the file of `--output-file`, or that of GPU Feature Discovery
+    File,
+}
+
+/// How GPUs are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceDiscovery {
+    /// By what there is
+    Auto,
+    /// By the driver's management library
+    Nvml,
+    /// On Tegra, which isn't supported
+    Tegra,
+    /// GPUs for virtual machines, which are not handed out
+    Vfio,
 }
 
 /// How MIG devices are offered.
@@ -210,6 +337,20 @@ pub struct AgentUninstallArgs {
     /// Where on the node CDI specifications were written
     #[arg(long, value_name = "DIR", default_value = "/var/run/cdi")]
     pub cdi_dir: PathBuf,
+    /// The node's name, as the API server has it
+    ///
+    /// The host's name if not given.
+    #[arg(long, value_name = "NAME", env = env::NODE_NAME, hide_env_values = true)]
+    pub node: Option<String>,
+    /// The file that labels were written to for Node Feature Discovery
+    #[arg(long, value_name = "FILE", env = env::GFD_OUTPUT_FILE, hide_env_values = true)]
+    pub output_file: Option<PathBuf>,
+    /// The namespace that the agent ran in, for a `NodeFeature` that it wrote
+    #[arg(long, value_name = "NAMESPACE", default_value = "pitcrew")]
+    pub namespace: String,
+    /// Leave alone what the agent wrote at the API server
+    #[arg(long)]
+    pub no_api: bool,
     /// Take away the runtime wrapper, too, although containerd's configuration names it
     ///
     /// Pods with `runtimeClassName: nvidia` then don't start on this node, GPU or not, until its supervisor was restarted.
@@ -228,4 +369,22 @@ pub struct AgentInRootArgs {
     /// The program, and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<std::ffi::OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_map_is_a_name_or_a_namespace_and_a_name() {
+        let parse = |text| ConfigMapName::parse(text).map(|found| (found.namespace, found.name));
+        assert_eq!(parse("plugin"), Ok((None, "plugin".to_owned())));
+        assert_eq!(
+            parse("gpu/plugin"),
+            Ok((Some("gpu".to_owned()), "plugin".to_owned()))
+        );
+        for wrong in ["", "/", "gpu/", "/plugin", "a/b/c"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
 }

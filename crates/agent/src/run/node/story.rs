@@ -3,6 +3,7 @@
 use pitcrew_core::gpu::GpuReadings;
 use pitcrew_core::{Inventory, Reading};
 use pitcrew_host::Host;
+use pitcrew_host::facts::DistributionKind;
 
 use super::Node;
 use crate::health::Change;
@@ -90,7 +91,13 @@ pub(super) fn of_node(host: &Host) -> String {
     match host.distribution.value() {
         Some(found) => {
             let version = found.version.value().map(|version| format!(" {version}"));
-            format!("{:?}{} on {os}", found.kind, version.unwrap_or_default())
+            let name = match found.kind {
+                DistributionKind::Rke2 => "RKE2",
+                DistributionKind::K3s => "K3s",
+                DistributionKind::Kubeadm => "Kubernetes by kubeadm",
+                DistributionKind::None => "a container runtime without Kubernetes",
+            };
+            format!("{name}{} on {os}", version.unwrap_or_default())
         }
         None => format!("no known Kubernetes distribution, on {os}"),
     }

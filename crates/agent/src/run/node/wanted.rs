@@ -13,6 +13,8 @@ use super::super::eyes::Wish;
 use super::super::offer;
 use super::super::parts::Shares;
 use super::Node;
+use crate::Deps;
+use crate::labels::Outlet;
 use crate::mps;
 use crate::plugin::strategy::choose;
 use crate::plugin::{Answers, Choice, Wanted};
@@ -106,6 +108,16 @@ impl Node {
     /// The host's facts for who changes the host; `None` while nobody may, as the driver is somebody else's now.
     pub(in crate::run) fn host_to_change(&self) -> Option<Arc<Host>> {
         self.host.clone().filter(|_| self.release.is_none())
+    }
+
+    /// Where labels are written; `None` before the configuration is known.
+    pub(in crate::run) fn outlet(&self, deps: &Deps) -> Option<Outlet> {
+        let flags = &self.config.as_ref()?.config.flags;
+        let namespace = deps
+            .client
+            .as_ref()
+            .map_or("default", |client| client.default_namespace());
+        Some(Outlet::of(deps.settings.labels, flags, namespace))
     }
 
     /// How labels tell of what is offered; `None` before the configuration is known.
