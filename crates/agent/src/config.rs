@@ -1,16 +1,21 @@
 //! Where the configuration of the device plugin comes from, and its reload while the agent runs.
 //!
 //! From nowhere (defaults), a file, a directory of named configurations (a mounted `ConfigMap`), or a `ConfigMap` that is
-//! watched through the API server. Of several, the node's label [`LABEL`] names the one that counts, else a default,
-//! else fallbacks in order, as with NVIDIA's config-manager (fact sheet `devices`, section 1.2). Unlike there, a change
-//! of what is in a configuration counts as much as a change of the label.
+//! watched through the API server. Of several, the node's label [`LABEL`] names the one that counts, else the node's
+//! `GpuNode`, else a default, else fallbacks in order, as with NVIDIA's config-manager (fact sheet `devices`, section
+//! 1.2). Unlike there, a change of what is in a configuration counts as much as a change of the label.
+//!
+//! The `GpuNode` may also hold a configuration itself. It counts unless the label names one of several: what a person
+//! says of one node by hand stands above what is wanted of it, and that above what holds for all nodes.
 //!
 //! What can't be read, chosen or parsed leaves the last good configuration in force, and is told with the reason. Where
 //! there never was a good one, nothing is offered: other devices than those that were asked for would be worse. For the
-//! same reason it waits for the label as long as the API server doesn't answer.
+//! same reason it waits for the label as long as the API server doesn't answer, and some seconds for the `GpuNode`, which
+//! on most nodes wants nothing.
 
 mod files;
 mod select;
+mod spec;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +31,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
+use pitcrew_api::GpuNodeSpec;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -34,7 +40,7 @@ use crate::node::{Known, Told, why};
 use crate::notice::{Level, Topic};
 use crate::snapshot::Problem;
 
-pub use select::{Choice, Fallback, Unselected, select};
+pub use select::{By, Choice, Fallback, ParseFallbackError, Unselected, select};
 
 /// Label of a Node that names its configuration.
 pub const LABEL: &str = "nvidia.com/device-plugin.config";
@@ -44,6 +50,8 @@ pub const LABEL: &str = "nvidia.com/device-plugin.config";
 const LOOK: Duration = Duration::from_secs(2);
 /// How long the Node may be unknown before it is told that this is what is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long the `GpuNode` may be unknown before it is gone on without.
+const SPEC_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Where configurations come from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -86,7 +94,7 @@ impl Default for Sources {
 /// The configuration that is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen<C> {
-    /// Its name; `None` for the only file, and for the defaults.
+    /// Its name; `None` for the only file, that of the `GpuNode`, and the defaults.
     pub name: Option<String>,
     /// The configuration.
     pub config: C,
@@ -106,19 +114,36 @@ enum Found {
 /// The text of a configuration, or why it can't be read.
 type Text = Result<String, String>;
 
+/// What [`keep`] reads and tells.
+#[derive(Debug, Clone)]
+pub struct Channels<C> {
+    /// The Node object, from [`crate::node::follow`].
+    pub node: watch::Receiver<Known>,
+    /// What is wanted of the node, from [`crate::status::keep()`]; `None` before that is known.
+    pub wanted: watch::Receiver<Option<GpuNodeSpec>>,
+    /// Where the configuration is told.
+    pub chosen: watch::Sender<Option<Arc<Chosen<C>>>>,
+    /// Where it is told why another one isn't in force.
+    pub problem: watch::Sender<Option<Problem>>,
+}
+
 /// Follows the configuration for ever, and sends each that is good. Sends nothing before the first is known, and the
 /// defaults where none was asked for.
 ///
-/// `parse` is given the text of one configuration, an empty one for the defaults. `node` comes from [`crate::node::follow`]; without a client there is no
-/// label.
+/// `parse` is given the text of one configuration, an empty one for the defaults. Without a client there is no label, and
+/// nothing is wanted of the node.
 pub async fn keep<C, E: fmt::Display>(
     deps: &Deps,
     sources: &Sources,
     parse: impl Fn(&str) -> Result<C, E>,
-    mut node: watch::Receiver<Known>,
-    chosen: watch::Sender<Option<Arc<Chosen<C>>>>,
-    problem: watch::Sender<Option<Problem>>,
+    channels: Channels<C>,
 ) {
+    let Channels {
+        mut node,
+        mut wanted,
+        chosen,
+        problem,
+    } = channels;
     let mut keeper = Keeper {
         deps,
         sources,
@@ -132,16 +157,23 @@ pub async fn keep<C, E: fmt::Display>(
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut files = files::Files::default();
     let patience = Instant::now() + PATIENCE;
+    let spec_patience = Instant::now() + SPEC_PATIENCE;
     let mut is_followed = deps.client.is_some();
+    let mut is_wanted = deps.client.is_some();
     loop {
-        if let Some(found) = &found {
+        let now = Instant::now();
+        let spec = wanted.borrow_and_update().clone();
+        let is_late = deps.client.is_none() || now >= spec_patience;
+        let spec = spec.or_else(|| is_late.then(GpuNodeSpec::default));
+        if let (Some(found), Some(spec)) = (&found, &spec) {
             let label = match (&*node.borrow_and_update(), &deps.client) {
                 (Some(node), _) => Label::of(node),
                 (None, None) => Label::None,
-                (None, Some(_)) => Label::Unknown(Instant::now() >= patience),
+                (None, Some(_)) => Label::Unknown(now >= patience),
             };
-            keeper.consider(found, &label, &parse);
+            keeper.consider(found, &label, spec, &parse);
         }
+        let waits_for_spec = spec.is_none();
         let waits = node.borrow().is_none() && Instant::now() < patience;
         tokio::select! {
             // Where nobody follows the Node any more, its last label counts.
@@ -168,7 +200,9 @@ pub async fn keep<C, E: fmt::Display>(
                     }
                 }
             },
+            changed = wanted.changed(), if is_wanted => is_wanted = changed.is_ok(),
             () = tokio::time::sleep_until(patience), if waits => {}
+            () = tokio::time::sleep_until(spec_patience), if waits_for_spec => {}
         }
     }
 }
@@ -254,8 +288,19 @@ struct Keeper<'a, C> {
     sources: &'a Sources,
     chosen: watch::Sender<Option<Arc<Chosen<C>>>>,
     problem: watch::Sender<Option<Problem>>,
-    /// Name and text of what is in force.
-    in_force: Option<(Option<String>, String)>,
+    /// What is in force, and its text.
+    in_force: Option<(Origin, String)>,
+}
+
+/// Which of all configurations one is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Origin {
+    /// The defaults, or the only one of the source.
+    Only,
+    /// The one of this name.
+    Named(String),
+    /// That of the `GpuNode`.
+    Inline,
 }
 
 impl<C> Keeper<'_, C> {
@@ -263,13 +308,21 @@ impl<C> Keeper<'_, C> {
         &mut self,
         found: &Result<Found, Problem>,
         label: &Label,
+        spec: &GpuNodeSpec,
         parse: &impl Fn(&str) -> Result<C, E>,
     ) {
-        let problem = match found {
-            Err(problem) => Some(problem.clone()),
-            Ok(Found::Nothing) => self.adopt_text(None, &Ok(String::new()), parse),
-            Ok(Found::One(text)) => self.adopt_text(None, text, parse),
-            Ok(Found::Several(texts)) => self.choose(texts, label, parse),
+        // A label says something only where there is something to choose from.
+        let chooses = !matches!(found, Ok(Found::Nothing | Found::One(_)));
+        let node = &self.deps.settings.node;
+        let problem = match (found, &spec.inline_config, &spec.config) {
+            (_, Some(text), _) if !chooses || *label == Label::None => {
+                self.adopt_text(Origin::Inline, &Ok(text.clone()), parse)
+            }
+            (Err(problem), _, _) => Some(problem.clone()),
+            (Ok(Found::Several(texts)), _, _) => self.choose(texts, label, spec, parse),
+            (Ok(_), _, Some(name)) => Some(spec::nothing_to_choose(name, &what(&self.sources.source), node)),
+            (Ok(Found::Nothing), _, None) => self.adopt_text(Origin::Only, &Ok(String::new()), parse),
+            (Ok(Found::One(text)), _, None) => self.adopt_text(Origin::Only, text, parse),
         };
         self.tell(problem.map(|problem| Problem {
             message: format!("{}; {}", problem.message, self.stays()),
@@ -281,10 +334,11 @@ impl<C> Keeper<'_, C> {
         &mut self,
         texts: &BTreeMap<String, Text>,
         label: &Label,
+        spec: &GpuNodeSpec,
         parse: &impl Fn(&str) -> Result<C, E>,
     ) -> Option<Problem> {
         let node = &self.deps.settings.node;
-        let label = match label {
+        let by = match label {
             Label::Unknown(false) => return None,
             Label::Unknown(true) => {
                 return Some(Problem {
@@ -295,16 +349,16 @@ impl<C> Keeper<'_, C> {
                     hint: format!("see whether the API server answers: `kubectl get node {node}`"),
                 });
             }
-            Label::None => None,
-            Label::Name(name) => Some(name.as_str()),
+            Label::None => spec.config.as_deref().map(By::Spec),
+            Label::Name(name) => Some(By::Label(name)),
         };
         let names = texts.keys().map(String::as_str).collect();
         let default = self.sources.default.as_deref();
-        match select(&names, label, default, &self.sources.fallbacks) {
-            Ok(Choice::Empty) => self.adopt_text(None, &Ok(String::new()), parse),
+        match select(&names, by, default, &self.sources.fallbacks) {
+            Ok(Choice::Empty) => self.adopt_text(Origin::Only, &Ok(String::new()), parse),
             Ok(Choice::Named(name)) => {
                 let text = texts.get(name)?;
-                self.adopt_text(Some(name), text, parse)
+                self.adopt_text(Origin::Named(name.to_owned()), text, parse)
             }
             Err(unselected) => Some(unselected.problem(&what(&self.sources.source), node)),
         }
@@ -312,19 +366,22 @@ impl<C> Keeper<'_, C> {
 
     fn adopt_text<E: fmt::Display>(
         &mut self,
-        name: Option<&str>,
+        origin: Origin,
         text: &Text,
         parse: impl Fn(&str) -> Result<C, E>,
     ) -> Option<Problem> {
-        let what = match name {
-            Some(name) => format!("configuration `{name}` of {}", what(&self.sources.source)),
-            None => format!("configuration {}", what(&self.sources.source)),
+        let what = self.words(&origin);
+        let hint = match &origin {
+            Origin::Inline => spec::correct(&self.deps.settings.node),
+            Origin::Only | Origin::Named(_) => {
+                "correct it: it is read again as soon as it changes".to_owned()
+            }
         };
         match text {
-            Ok(text) => self.adopt(name, text, parse).map(|error| Problem {
+            Ok(text) => self.adopt(origin, text, parse).map(|error| Problem {
                 reason: "ConfigInvalid".to_owned(),
                 message: format!("{what} is wrong: {error}"),
-                hint: "correct it: it is read again as soon as it changes".to_owned(),
+                hint,
             }),
             Err(why) => {
                 let text = format!("{what} can't be read: {why}");
@@ -333,14 +390,24 @@ impl<C> Keeper<'_, C> {
         }
     }
 
+    /// A configuration in words.
+    fn words(&self, origin: &Origin) -> String {
+        let source = what(&self.sources.source);
+        match origin {
+            Origin::Named(name) => format!("configuration `{name}` of {source}"),
+            Origin::Only => format!("configuration {source}"),
+            Origin::Inline => format!("the configuration in GpuNode `{}`", self.deps.settings.node),
+        }
+    }
+
     /// Puts a configuration in force where it isn't yet; what is wrong with it if it can't be.
     fn adopt<E: fmt::Display>(
         &mut self,
-        name: Option<&str>,
+        origin: Origin,
         text: &str,
         parse: impl Fn(&str) -> Result<C, E>,
     ) -> Option<String> {
-        let same = |(in_force, of): &(Option<String>, String)| in_force.as_deref() == name && of == text;
+        let same = |(in_force, of): &(Origin, String)| *in_force == origin && of == text;
         if self.in_force.as_ref().is_some_and(same) {
             return None;
         }
@@ -349,21 +416,20 @@ impl<C> Keeper<'_, C> {
             Err(error) => return Some(error.to_string()),
         };
         let is_first = self.in_force.is_none();
-        self.in_force = Some((name.map(str::to_owned), text.to_owned()));
-        let text = match name {
-            Some(name) => format!(
-                "configuration `{name}` of {} is in force",
-                what(&self.sources.source)
-            ),
+        let told = match &origin {
             // That nothing was asked for is no news.
-            None if is_first && self.sources.source == Source::Defaults => String::new(),
-            None if text.is_empty() => "the default configuration is in force".to_owned(),
-            None => format!("configuration {} is in force", what(&self.sources.source)),
+            Origin::Only if is_first && self.sources.source == Source::Defaults => None,
+            Origin::Only if text.is_empty() => Some("the default configuration is in force".to_owned()),
+            origin => Some(format!("{} is in force", self.words(origin))),
         };
-        if !text.is_empty() {
-            self.deps.tell(Topic::Plugin, Level::Info, text);
+        if let Some(told) = told {
+            self.deps.tell(Topic::Plugin, Level::Info, told);
         }
-        let name = name.map(str::to_owned);
+        let name = match &origin {
+            Origin::Named(name) => Some(name.clone()),
+            Origin::Only | Origin::Inline => None,
+        };
+        self.in_force = Some((origin, text.to_owned()));
         self.chosen.send_replace(Some(Arc::new(Chosen { name, config })));
         None
     }
@@ -372,8 +438,8 @@ impl<C> Keeper<'_, C> {
     fn stays(&self) -> String {
         match &self.in_force {
             None => "nothing is offered until there is a good one".to_owned(),
-            Some((Some(name), _)) => format!("the last good one, `{name}`, stays in force"),
-            Some((None, _)) => "the last good one stays in force".to_owned(),
+            Some((Origin::Named(name), _)) => format!("the last good one, `{name}`, stays in force"),
+            Some((Origin::Only | Origin::Inline, _)) => "the last good one stays in force".to_owned(),
         }
     }
 

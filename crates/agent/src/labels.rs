@@ -26,8 +26,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::Node;
 use kube::Client;
+use kube::core::PartialObjectMeta;
 use pitcrew_core::labels::Offer;
+use pitcrew_core::plugin::config::{Flags, GfdFlags, Interval};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -38,6 +41,7 @@ use crate::snapshot::{Problem, Snapshot};
 
 use ledger::{Ledger, Left, Plan};
 use object::{Object, WriteError};
+pub(crate) use object::{feature_name, has_our_feature};
 use seen::Seen;
 use wish::{Memory, Wish};
 
@@ -69,24 +73,58 @@ pub enum Sink {
     },
 }
 
-impl Sink {
-    /// The Node, unless something else was asked for: `useNodeFeatureAPI` before a file, as in the reference.
-    pub fn choose(use_node_feature_api: Option<bool>, file: Option<&Path>, namespace: &str) -> Self {
-        match (use_node_feature_api, file) {
-            (Some(true), _) => Self::NodeFeature {
+/// Kinds of places that labels can be written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkKind {
+    /// The Node.
+    Node,
+    /// A `NodeFeature`.
+    NodeFeature,
+    /// A file.
+    File,
+}
+
+/// Where labels are written, and what besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outlet {
+    /// Where to.
+    pub sink: Sink,
+    /// Whether a label says when they were first made.
+    pub timestamp: bool,
+}
+
+impl Outlet {
+    /// What was asked for, else what the configuration says: `useNodeFeatureAPI` before a file, as in the reference, and
+    /// the Node where it says neither. `namespace` is the agent's own.
+    pub fn of(asked: Option<SinkKind>, flags: &Flags, namespace: &str) -> Self {
+        let gfd = &flags.gfd;
+        let said = match (flags.use_node_feature_api, &gfd.output_file) {
+            (Some(true), _) => SinkKind::NodeFeature,
+            (_, Some(_)) => SinkKind::File,
+            _ => SinkKind::Node,
+        };
+        let sink = match asked.unwrap_or(said) {
+            SinkKind::Node => Sink::Node,
+            SinkKind::NodeFeature => Sink::NodeFeature {
                 namespace: namespace.to_owned(),
             },
-            (_, Some(path)) => Self::File {
-                path: path.to_owned(),
-                removed_at_end: true,
+            SinkKind::File => Sink::File {
+                path: gfd
+                    .output_file
+                    .clone()
+                    .unwrap_or_else(|| GfdFlags::OUTPUT_FILE.into()),
+                removed_at_end: !gfd.oneshot && gfd.sleep_interval != Interval::Infinite,
             },
-            _ => Self::Node,
+        };
+        Self {
+            sink,
+            timestamp: !gfd.no_timestamp,
         }
     }
 }
 
 /// What [`keep`] reads and tells.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Channels {
     /// What is known of the node.
     pub snapshot: watch::Receiver<Snapshot>,
@@ -148,15 +186,70 @@ pub async fn keep(
     }
 }
 
-/// Takes away all labels that were written to a Node, and the `NodeFeature` in `namespace` if there is one: for the end
-/// of the agent on this node. What others have written stays.
+/// Takes away what was written to one place, as labels go to another from now on.
+pub(crate) async fn leave(deps: &Deps, sink: &Sink) {
+    let node = &deps.settings.node;
+    let left = match (sink, deps.client.clone()) {
+        (Sink::Node, Some(client)) => object::give_up_node(client, node)
+            .await
+            .map_err(|error| why(&*error)),
+        (Sink::NodeFeature { namespace }, Some(client)) => object::give_up_feature(client, node, namespace)
+            .await
+            .map_err(|error| why(&*error)),
+        (Sink::File { path, .. }, _) => {
+            file::remove(&under(&deps.root, path)).map_err(|error| error.to_string())
+        }
+        (_, None) => Ok(()),
+    };
+    let place = match sink {
+        Sink::Node => "the Node".to_owned(),
+        Sink::NodeFeature { .. } => "the NodeFeature".to_owned(),
+        Sink::File { path, .. } => format!("`{}`", path.display()),
+    };
+    match left {
+        Ok(()) => deps.tell(
+            Topic::Labels,
+            Level::Info,
+            format!("labels go elsewhere now: took ours from {place}"),
+        ),
+        Err(error) => {
+            let text = format!(
+                "labels go elsewhere now, and ours could not be taken from {place}: {error}; `pitcrew agent uninstall` \
+                 takes them away, or do so by hand"
+            );
+            deps.tell(Topic::Labels, Level::Warning, text);
+        }
+    }
+}
+
+/// True where a Node has labels that we wrote.
+pub(crate) fn has_ours(node: &PartialObjectMeta<Node>) -> bool {
+    !object::seen_of_node(node).ours.is_empty()
+}
+
+/// True where a file of the host has labels that we wrote: nobody else writes those of `pitcrew.dev/`.
+pub(crate) fn is_our_file(root: &Path, path: &Path) -> bool {
+    let text = std::fs::read_to_string(under(root, path)).unwrap_or_default();
+    text.lines().any(|line| line.starts_with("pitcrew.dev/"))
+}
+
+/// Takes away all labels that were written to a Node, and the `NodeFeature` in `namespace` if it is ours: for the end of
+/// the agent on this node. What others have written stays.
+///
+/// # Errors
+/// Where the API server doesn't answer, or refuses.
 pub async fn remove(client: Client, node: &str, namespace: Option<&str>) -> Result<(), RemoveError> {
-    object::remove(client, node, namespace)
-        .await
-        .map_err(|source| RemoveError {
-            node: node.to_owned(),
-            source,
-        })
+    let failed = |source| RemoveError {
+        node: node.to_owned(),
+        source,
+    };
+    object::give_up_node(client.clone(), node).await.map_err(failed)?;
+    match namespace {
+        Some(namespace) => object::give_up_feature(client, node, namespace)
+            .await
+            .map_err(failed),
+        None => Ok(()),
+    }
 }
 
 /// Labels could not be taken away.

@@ -21,8 +21,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::Deps;
-use crate::config::Chosen;
-use crate::labels;
+use crate::config::{self, Chosen};
+use crate::labels::{self, Outlet};
 use crate::mps;
 use crate::node::Known;
 use crate::notice::Topic;
@@ -81,6 +81,8 @@ struct Main {
     offers: watch::Sender<Option<Offer>>,
     label_problem: watch::Receiver<Option<Problem>>,
     restart_problem: watch::Receiver<Option<Problem>>,
+    waiting: watch::Receiver<Vec<String>>,
+    outlets: watch::Sender<Option<Outlet>>,
     plugins: Plugins,
     shares: watch::Sender<Option<parts::Shares>>,
     shared: watch::Receiver<mps::Status>,
@@ -107,7 +109,9 @@ impl Main {
         let (offers, offer) = watch::channel(None);
         let (label_trouble, label_problem) = watch::channel(None);
         let (restart_trouble, restart_problem) = watch::channel(None);
-        let (wanted, _) = watch::channel(GpuNodeSpec::default());
+        let (wait, waiting) = watch::channel(Vec::new());
+        let (outlets, outlet) = watch::channel(None);
+        let (wanted, spec) = watch::channel(None::<GpuNodeSpec>);
         let (shares, to_share) = watch::channel(None);
         let (daemons, mps_status) = watch::channel(mps::Status::default());
         let (stop, end) = oneshot::channel();
@@ -121,16 +125,14 @@ impl Main {
             let calls = Arc::clone(&calls);
             move |deps| eyes::host(deps, wishes.clone(), Arc::clone(&calls), seen.clone())
         });
-        part(&mut parts, deps, Topic::Runtime, {
-            let (hosts, installed) = (host.clone(), installed.clone());
-            move |deps| {
-                let channels = handler::Channels {
-                    hosts: hosts.clone(),
-                    installed: installed.clone(),
-                    problem: restart_trouble.clone(),
-                };
-                handler::keep(deps, channels)
-            }
+        let channels = handler::Channels {
+            hosts: host.clone(),
+            installed: installed.clone(),
+            problem: restart_trouble,
+            waiting: wait,
+        };
+        part(&mut parts, deps, Topic::Runtime, move |deps| {
+            handler::keep(deps, channels.clone())
         });
         part(&mut parts, deps, Topic::Runtime, move |deps| {
             install::keep(deps, host.clone(), Arc::clone(&calls), install.clone())
@@ -141,25 +143,27 @@ impl Main {
         part(&mut parts, deps, Topic::Node, move |deps| {
             parts::object(deps, follow.clone())
         });
-        part(&mut parts, deps, Topic::Plugin, {
-            let object = object.clone();
-            move |deps| parts::config(deps, object.clone(), choose.clone(), config_trouble.clone())
+        let channels = config::Channels {
+            node: object.clone(),
+            wanted: spec,
+            chosen: choose,
+            problem: config_trouble,
+        };
+        part(&mut parts, deps, Topic::Plugin, move |deps| {
+            parts::config(deps, channels.clone())
         });
         part(&mut ending, deps, Topic::Mps, {
             let end = end.clone();
             move |deps| parts::mps(deps, to_share.clone(), daemons.clone(), end.clone())
         });
-        part(&mut ending, deps, Topic::Labels, {
-            let (snapshot, object) = (snapshot.clone(), object.clone());
-            move |deps| {
-                let channels = labels::Channels {
-                    snapshot: snapshot.clone(),
-                    offer: offer.clone(),
-                    node: object.clone(),
-                    problem: label_trouble.clone(),
-                };
-                parts::labels(deps, channels, end.clone())
-            }
+        let channels = labels::Channels {
+            snapshot: snapshot.clone(),
+            offer,
+            node: object.clone(),
+            problem: label_trouble,
+        };
+        part(&mut ending, deps, Topic::Labels, move |deps| {
+            parts::labels(deps, outlet.clone(), channels.clone(), end.clone())
         });
         part(&mut parts, deps, Topic::Status, move |deps| {
             parts::status(deps, snapshot.clone(), wanted.clone())
@@ -180,6 +184,8 @@ impl Main {
             offers,
             label_problem,
             restart_problem,
+            waiting,
+            outlets,
             plugins,
             shares,
             shared: mps_status,
@@ -216,6 +222,10 @@ impl Main {
                     let problem = self.restart_problem.borrow_and_update().clone();
                     self.node.set_restart_problem(problem);
                 }
+                Ok(()) = self.waiting.changed() => {
+                    let waiting = self.waiting.borrow_and_update().clone();
+                    self.node.set_waiting(waiting);
+                }
                 Ok(()) = self.shared.changed() => {
                     self.node.share(self.shared.borrow_and_update().clone());
                 }
@@ -249,6 +259,9 @@ impl Main {
             self.plugins.update(wanted);
         }
         put(&self.offers, self.node.labels());
+        if let Some(outlet) = self.node.outlet(deps) {
+            put(&self.outlets, Some(outlet));
+        }
         put(&self.snapshots, self.node.snapshot());
     }
 

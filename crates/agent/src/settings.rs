@@ -7,7 +7,7 @@ use pitcrew_core::plugin::config::Overrides;
 
 use crate::config::Sources;
 use crate::health::{PROBATION, XidFilter};
-use crate::labels::Sink;
+use crate::labels::SinkKind;
 use crate::runtime::restart::Consent;
 
 /// What was asked for.
@@ -30,8 +30,8 @@ pub struct Settings {
     pub toolkit_env: Vec<(String, String)>,
     /// Which restarts of the node's supervisor are allowed.
     pub consent: Consent,
-    /// Where labels are written.
-    pub labels: Sink,
+    /// Where labels are written; `None` for what the configuration says, see [`crate::labels::Outlet::of`].
+    pub labels: Option<SinkKind>,
     /// Which XIDs make a GPU sick.
     pub xids: XidFilter,
     /// How long a sick GPU must be well before it is handed out again.
@@ -58,7 +58,7 @@ impl Settings {
             },
             toolkit_env: Vec::new(),
             consent: Consent::default(),
-            labels: Sink::Node,
+            labels: None,
             xids: XidFilter::default(),
             probation: PROBATION,
             pace: Pace::default(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pitcrew_core::Inventory;
 use pitcrew_core::plugin::Resource;
+use pitcrew_core::plugin::holders::Blocked;
 use pitcrew_core::ports::GpuError;
 use pitcrew_host::facts::Host;
 
@@ -27,6 +28,9 @@ pub struct Snapshot {
     pub resources: Vec<Resource>,
     /// Names of resources that the kubelet has taken, and whose devices it was told.
     pub registered: BTreeSet<String>,
+    /// Ids that the kubelet is told to be unhealthy, by resource, with the reason: of a sick GPU, held in another form,
+    /// or such that no container could start with them.
+    pub unhealthy: Blocked,
     /// How containers get their GPUs here.
     pub tier: crate::runtime::Tier,
     /// Why a part doesn't work at the moment, by part; empty is well.

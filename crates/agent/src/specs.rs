@@ -30,6 +30,7 @@ use pitcrew_host::Host;
 use crate::runtime::install;
 use crate::snapshot::Problem;
 
+mod earlier;
 pub(crate) mod keep;
 
 #[cfg(test)]
@@ -185,6 +186,27 @@ impl File {
         })
     }
 
+    /// Devices that there will be, and those that there are.
+    fn all(&self) -> impl Iterator<Item = &Device> {
+        let new = self.new.iter().flat_map(|spec| &spec.devices);
+        let old = self.old.iter().flat_map(|spec| &spec.devices);
+        let is_new = |device: &&Device| {
+            let new = self.new.iter().flat_map(|spec| &spec.devices);
+            !new.into_iter().any(|other| other.name == device.name)
+        };
+        new.chain(old.filter(is_new))
+    }
+
+    /// A device that stays only because it is held: as it was, but for an index, which is what its device is now. The
+    /// hooks that NVIDIA's plugin gave it may go with NVIDIA's toolkit.
+    fn kept(&self, device: &Device) -> Device {
+        let new = self.new.iter().flat_map(|spec| &spec.devices);
+        let same = earlier::is_index(device)
+            .then(|| earlier::same(device, new))
+            .flatten();
+        same.map_or_else(|| device.clone(), |same| earlier::under_the_name(device, same))
+    }
+
     fn step(self) -> Option<Step> {
         match self.new {
             Some(new) if self.old.as_ref() == Some(&new) => None,
@@ -265,14 +287,26 @@ impl Draft {
         self.plugin.dropped().map(|device| device.name.as_str()).collect()
     }
 
+    /// Names that would go, and that a pod needs: one that holds the name, or of an index the device that it means.
+    pub(crate) fn needed(&self, is_held: impl Fn(&str) -> bool) -> BTreeSet<&str> {
+        let needed = |device: &&Device| {
+            is_held(&device.name)
+                || earlier::is_index(device)
+                    && earlier::same(device, self.plugin.all()).is_some_and(|same| is_held(&same.name))
+        };
+        let names = self.plugin.dropped().filter(needed);
+        names.map(|device| device.name.as_str()).collect()
+    }
+
     /// What is to do, and the device plugin's specification as it will be then. `is_held` is true for names that a pod
     /// holds, or may hold.
     pub fn settle(mut self, is_held: impl Fn(&str) -> bool) -> (Vec<Step>, Option<Spec>) {
+        let needed = self.needed(is_held);
         let held: Vec<Device> = self
             .plugin
             .dropped()
-            .filter(|device| is_held(&device.name))
-            .cloned()
+            .filter(|device| needed.contains(device.name.as_str()))
+            .map(|device| self.plugin.kept(device))
             .collect();
         if !held.is_empty() {
             match &mut self.plugin.new {

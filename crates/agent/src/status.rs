@@ -18,13 +18,15 @@ mod writer;
 #[cfg(doc)]
 use crate::snapshot::Snapshot;
 pub use inventory::status;
-pub use judge::{HANDLER_PENDING, Judgement, REGISTERING, STARTING, judge};
+pub use judge::{HANDLER_MISSING, HANDLER_PENDING, Judgement, REGISTERING, STARTING, judge};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub use keep::keep;
 use pitcrew_api::Condition;
 
 /// Key of the taint that is taken off a node when it is ready, unless another one is asked for.
 pub const STARTUP_TAINT: &str = "pitcrew.dev/not-ready";
+/// Field manager of everything that is written here.
+pub(crate) const MANAGER: &str = "pitcrew-agent";
 /// Type of the Node's own condition: what the `GpuNode` says of health.
 pub const NODE_CONDITION: &str = "GpuHealthy";
 

@@ -196,6 +196,7 @@ pub(crate) fn nothing_known() -> Snapshot {
         sick: std::collections::BTreeMap::new(),
         resources: Vec::new(),
         registered: std::collections::BTreeSet::new(),
+        unhealthy: std::collections::BTreeMap::new(),
         tier: Tier::Unknown,
         problems: std::collections::BTreeMap::new(),
     }

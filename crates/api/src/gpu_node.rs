@@ -8,9 +8,14 @@ use crate::condition::Condition;
 
 /// What is wanted of the GPUs of a node.
 ///
-/// Everything has a meaning without being set: a node needs nothing to be wanted of it.
+/// Everything has a meaning without being set: a node needs nothing to be wanted of it. Of `config` and `inlineConfig`
+/// only one can be set.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!(has(self.config) && has(self.inlineConfig))",
+    "message": "config and inlineConfig can't both be set"
+}]))]
 #[kube(
     // `pitcrew_core::API_GROUP`: the macro wants it written out, and a test compares the two.
     group = "pitcrew.dev",
@@ -42,6 +47,23 @@ pub struct GpuNodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub config: Option<String>,
+    /// The device plugin's configuration for this node itself, version v1 in YAML or JSON, in the place of a named one.
+    ///
+    /// The node's label outranks it where the agent has been given several configurations to choose from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    pub inline_config: Option<String>,
+}
+
+impl GpuNodeSpec {
+    /// True where nothing is wanted of the node.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            config,
+            inline_config,
+        } = self;
+        config.is_none() && inline_config.is_none()
+    }
 }
 
 /// How the GPUs of a node are. Written by the agent on the node alone.

@@ -60,6 +60,36 @@ pub const GFD_NO_TIMESTAMP: &str = "GFD_NO_TIMESTAMP";
 pub const ALLOW_RESTART: &str = "PITCREW_ALLOW_RESTART";
 /// Restarts of the only server, too; the same as `agent --allow-restart-of-only-server`.
 pub const ALLOW_RESTART_OF_ONLY_SERVER: &str = "PITCREW_ALLOW_RESTART_OF_ONLY_SERVER";
+/// As in NVIDIA's device plugin; the same as `agent --config-dir`.
+pub const CONFIG_FILE_SRCDIR: &str = "CONFIG_FILE_SRCDIR";
+/// A `ConfigMap` of configurations; the same as `agent --config-map`.
+pub const CONFIG_MAP: &str = "PITCREW_CONFIG_MAP";
+/// As in NVIDIA's device plugin; the same as `agent --fallback-strategies`.
+pub const FALLBACK_STRATEGIES: &str = "FALLBACK_STRATEGIES";
+/// As in NVIDIA's device plugin; the same as `agent --device-discovery-strategy`.
+pub const DEVICE_DISCOVERY_STRATEGY: &str = "DEVICE_DISCOVERY_STRATEGY";
+/// As in NVIDIA's device plugin; the same as `agent --nvidia-cdi-hook-path`.
+pub const NVIDIA_CDI_HOOK_PATH: &str = "NVIDIA_CDI_HOOK_PATH";
+/// As in NVIDIA's device plugin; the same as `agent --driver-root-ctr-path`.
+pub const DRIVER_ROOT_CTR_PATH: &str = "DRIVER_ROOT_CTR_PATH";
+/// As in NVIDIA's device plugin; the same as `agent --imex-channel-ids`.
+pub const IMEX_CHANNEL_IDS: &str = "IMEX_CHANNEL_IDS";
+/// As in NVIDIA's device plugin; the same as `agent --imex-required`.
+pub const IMEX_REQUIRED: &str = "IMEX_REQUIRED";
+/// Where labels are written; the same as `agent --label-sink`.
+pub const LABEL_SINK: &str = "PITCREW_LABEL_SINK";
+/// As in GPU Feature Discovery; the same as `agent --output-file`.
+pub const GFD_OUTPUT_FILE: &str = "GFD_OUTPUT_FILE";
+/// As in GPU Feature Discovery; the same as `agent --oneshot`.
+pub const GFD_ONESHOT: &str = "GFD_ONESHOT";
+/// As in GPU Feature Discovery; the same as `agent --sleep-interval`.
+pub const GFD_SLEEP_INTERVAL: &str = "GFD_SLEEP_INTERVAL";
+/// As in GPU Feature Discovery; the same as `agent --machine-type-file`.
+pub const GFD_MACHINE_TYPE_FILE: &str = "GFD_MACHINE_TYPE_FILE";
+/// How often all GPUs are looked at; the same as `agent --look-interval`.
+pub const LOOK_INTERVAL: &str = "PITCREW_LOOK_INTERVAL";
+/// The taint that is lifted; the same as `agent --startup-taint`.
+pub const STARTUP_TAINT: &str = "PITCREW_STARTUP_TAINT";
 /// A kubeconfig. Read by the Kubernetes client.
 pub const KUBECONFIG: &str = "KUBECONFIG";
 /// No colour, unless `--color` asks for it. Read by `anstream`.
@@ -186,6 +216,66 @@ pub const ALL: &[(&str, &str)] = &[
     (
         ALLOW_RESTART_OF_ONLY_SERVER,
         "So may the only server of a cluster. The same as `agent --allow-restart-of-only-server`.",
+    ),
+    (
+        CONFIG_FILE_SRCDIR,
+        "A directory of configurations of NVIDIA's device plugin. The same as `agent --config-dir`.",
+    ),
+    (
+        CONFIG_MAP,
+        "A `ConfigMap` of configurations, `NAMESPACE/NAME` or a name in the agent's own namespace. The same as `agent --config-map`.",
+    ),
+    (
+        FALLBACK_STRATEGIES,
+        "What to take of several configurations where none is named: `named`, `single`, `empty`, with commas between them. The same as `agent --fallback-strategies`.",
+    ),
+    (
+        DEVICE_DISCOVERY_STRATEGY,
+        "Accepted for NVIDIA's device plugin: `auto`, `nvml`, `tegra` or `vfio`. The same as `agent --device-discovery-strategy`.",
+    ),
+    (
+        NVIDIA_CDI_HOOK_PATH,
+        "Accepted for NVIDIA's device plugin, and without effect. The same as `agent --nvidia-cdi-hook-path`.",
+    ),
+    (
+        DRIVER_ROOT_CTR_PATH,
+        "Accepted for NVIDIA's device plugin, and without effect. The same as `agent --driver-root-ctr-path`.",
+    ),
+    (
+        IMEX_CHANNEL_IDS,
+        "Channels of IMEX that containers get: nothing, or `0`. The same as `agent --imex-channel-ids`.",
+    ),
+    (
+        IMEX_REQUIRED,
+        "Accepted for NVIDIA's device plugin, and without effect yet: `true` or `false`. The same as `agent --imex-required`.",
+    ),
+    (
+        LABEL_SINK,
+        "Where labels are written: `node`, `node-feature` or `file`. The same as `agent --label-sink`.",
+    ),
+    (
+        GFD_OUTPUT_FILE,
+        "The file that labels are written to for Node Feature Discovery. The same as `agent --output-file`.",
+    ),
+    (
+        GFD_ONESHOT,
+        "The file of labels stays when the agent ends: `true` or `false`. The same as `agent --oneshot`.",
+    ),
+    (
+        GFD_SLEEP_INTERVAL,
+        "Accepted for GPU Feature Discovery: a duration, or `infinite`. The same as `agent --sleep-interval`.",
+    ),
+    (
+        GFD_MACHINE_TYPE_FILE,
+        "Accepted for GPU Feature Discovery, and without effect. The same as `agent --machine-type-file`.",
+    ),
+    (
+        LOOK_INTERVAL,
+        "Seconds between two looks at all GPUs while nothing happens. The same as `agent --look-interval`.",
+    ),
+    (
+        STARTUP_TAINT,
+        "Key of the taint that is taken off the node when it is ready; empty for none. The same as `agent --startup-taint`.",
     ),
     (
         KUBECONFIG,

@@ -10,8 +10,9 @@ mod exit;
 pub use args::{
     AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, Architecture, CatalogArgs,
     CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice,
-    Command, CompletionsArgs, DeviceIds, DeviceLists, Format, GlobalArgs, GpusArgs, GpusCommand, MigStrategy,
-    SharedAllocation, Shell, SimArgs, SimHost, TopArgs,
+    Command, CompletionsArgs, ConfigFallback, ConfigMapName, DeviceDiscovery, DeviceIds, DeviceLists, Format,
+    GlobalArgs, GpusArgs, GpusCommand, LabelSink, MigStrategy, SharedAllocation, Shell, SimArgs, SimHost,
+    TopArgs,
 };
 pub use exit::ExitStatus;
 

@@ -8,6 +8,7 @@ use owo_colors::OwoColorize;
 use pitcrew_cdi::generate::GenerateError;
 use pitcrew_cdi::write::WriteError;
 use pitcrew_cli::ExitStatus;
+use pitcrew_core::plugin::config::ParseIntervalError;
 use pitcrew_core::ports::GpuError;
 
 use crate::output::Output;
@@ -76,6 +77,8 @@ pub(crate) enum Error {
     Encode(String),
     #[error("the name of this machine is no text")]
     NodeName,
+    #[error("`--sleep-interval` {0}")]
+    SleepInterval(ParseIntervalError),
     #[error("`{program}` can't be run in another root")]
     InRoot { program: String, source: io::Error },
     #[error("nothing was taken away: {0}")]
@@ -95,6 +98,7 @@ impl Error {
             | Self::Root { .. }
             | Self::Target(_)
             | Self::NodeName
+            | Self::SleepInterval(_)
             | Self::CdiKind(_) => ExitStatus::Usage,
             #[cfg(feature = "sim")]
             Self::UnknownScenario { .. } => ExitStatus::Usage,
@@ -186,6 +190,7 @@ impl Hint for Error {
             Self::CdiRead { .. }
             | Self::InRoot { .. }
             | Self::Agent(_)
+            | Self::SleepInterval(_)
             | Self::Uninstall(_)
             | Self::UninstallStep(_)
             | Self::CdiWrite(_)

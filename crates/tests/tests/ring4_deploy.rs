@@ -40,6 +40,7 @@ fn the_manifests_apply_without_a_warning_and_a_second_time_change_nothing() {
         "pitcrew-nodes",
         "pitcrew-gpunodes",
         "pitcrew-events",
+        "pitcrew-nodefeatures",
         "pitcrew-runtimeclasses",
     ] {
         let checked = wait_for("the policy to be checked", || {
@@ -194,7 +195,32 @@ fn the_roles_allow_what_is_needed_and_no_more() {
         ("pitcrew-agent", false, "get secrets -n pitcrew"),
         ("pitcrew-agent", false, "get configmaps -n kube-system"),
         ("pitcrew-agent", false, "update configmaps -n pitcrew"),
-        ("pitcrew-agent", false, "list pods -A"),
+        // Roles name a kind also where Node Feature Discovery isn't there.
+        (
+            "pitcrew-agent",
+            true,
+            "patch nodefeatures.nfd.k8s-sigs.io -n pitcrew",
+        ),
+        (
+            "pitcrew-agent",
+            true,
+            "delete nodefeatures.nfd.k8s-sigs.io -n pitcrew",
+        ),
+        (
+            "pitcrew-agent",
+            false,
+            "patch nodefeatures.nfd.k8s-sigs.io -n kube-system",
+        ),
+        (
+            "pitcrew-scout",
+            false,
+            "patch nodefeatures.nfd.k8s-sigs.io -n pitcrew",
+        ),
+        // Who waits for the runtime's handler on its node, by a field selector.
+        ("pitcrew-agent", true, "list pods -A"),
+        ("pitcrew-agent", false, "watch pods -A"),
+        ("pitcrew-agent", false, "get pods -A"),
+        ("pitcrew-scout", false, "list pods -A"),
         ("pitcrew-agent", false, "create pods -n pitcrew"),
         (
             "pitcrew-agent",

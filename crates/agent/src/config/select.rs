@@ -1,6 +1,7 @@
 //! Which of several configurations counts.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use super::LABEL;
 use crate::snapshot::Problem;
@@ -19,6 +20,34 @@ pub enum Fallback {
     Empty,
 }
 
+/// A fallback is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no fallback: they are `named`, `single` and `empty`")]
+pub struct ParseFallbackError(String);
+
+impl FromStr for Fallback {
+    type Err = ParseFallbackError;
+
+    /// As NVIDIA's config-manager calls them.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "named" => Ok(Self::Named),
+            "single" => Ok(Self::Single),
+            "empty" => Ok(Self::Empty),
+            other => Err(ParseFallbackError(other.to_owned())),
+        }
+    }
+}
+
+/// Who names the configuration of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By<'a> {
+    /// The label [`LABEL`] of the Node.
+    Label(&'a str),
+    /// The `GpuNode`.
+    Spec(&'a str),
+}
+
 /// What counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice<'a> {
@@ -34,6 +63,14 @@ pub enum Unselected {
     /// The label names one that isn't there.
     #[error("label {LABEL} names configuration `{name}`, which isn't there; there {}", names(.there))]
     Label {
+        /// What it names.
+        name: String,
+        /// Those that are there.
+        there: Vec<String>,
+    },
+    /// The `GpuNode` names one that isn't there.
+    #[error("the GpuNode names configuration `{name}`, which isn't there; there {}", names(.there))]
+    Spec {
         /// What it names.
         name: String,
         /// Those that are there.
@@ -66,20 +103,22 @@ fn names(names: &[String]) -> String {
     }
 }
 
-/// Chooses: what the label names, else the default, else the first fallback that applies. A label or a default of which
-/// there is no configuration falls back to nothing.
+/// Chooses: what is named for the node, else the default, else the first fallback that applies. A name of which there is
+/// no configuration falls back to nothing.
 pub fn select<'a>(
     names: &BTreeSet<&'a str>,
-    label: Option<&str>,
+    by: Option<By<'_>>,
     default: Option<&str>,
     fallbacks: &[Fallback],
 ) -> Result<Choice<'a>, Unselected> {
     let there = || names.iter().map(|&name| name.to_owned()).collect();
-    if let Some(name) = label {
+    if let Some(by) = by {
+        let (By::Label(name) | By::Spec(name)) = by;
         let found = names.get(name).map(|name| Choice::Named(name));
-        return found.ok_or_else(|| Unselected::Label {
-            name: name.to_owned(),
-            there: there(),
+        let name = name.to_owned();
+        return found.ok_or_else(|| match by {
+            By::Label(_) => Unselected::Label { name, there: there() },
+            By::Spec(_) => Unselected::Spec { name, there: there() },
         });
     }
     if let Some(name) = default.filter(|name| !name.is_empty()) {
@@ -109,6 +148,13 @@ impl Unselected {
                 "ConfigUnknown",
                 format!(
                     "name one that is there: `kubectl label node {node} {LABEL}=NAME --overwrite`, or add it"
+                ),
+            ),
+            Self::Spec { .. } => (
+                "ConfigUnknown",
+                format!(
+                    "name one that is there: `kubectl patch gpunode {node} --type=merge -p \
+                     '{{\"spec\":{{\"config\":\"NAME\"}}}}'`, or add it"
                 ),
             ),
             Self::Default { .. } => (

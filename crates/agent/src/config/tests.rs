@@ -25,21 +25,35 @@ fn parse(text: &str) -> Result<Word, String> {
 struct Kept {
     chosen: watch::Receiver<Option<Arc<Chosen<Word>>>>,
     problem: watch::Receiver<Option<Problem>>,
+    spec: watch::Sender<Option<GpuNodeSpec>>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Kept {
+    /// Nothing is wanted of the node.
     fn start(bench: &Bench, sources: Sources) -> Self {
+        Self::wanting(bench, sources, Some(GpuNodeSpec::default()))
+    }
+
+    fn wanting(bench: &Bench, sources: Sources, spec: Option<GpuNodeSpec>) -> Self {
+        let (spec, wanted) = watch::channel(spec);
         let (chosen, receiver) = watch::channel(None);
         let (problem, problems) = watch::channel(None);
         let (known, node) = watch::channel(None);
         let deps = Arc::clone(&bench.deps);
         let follows = tokio::spawn(async move { node::follow(&deps, known).await });
         let deps = Arc::clone(&bench.deps);
-        let keeps = tokio::spawn(async move { keep(&deps, &sources, parse, node, chosen, problem).await });
+        let channels = Channels {
+            node,
+            wanted,
+            chosen,
+            problem,
+        };
+        let keeps = tokio::spawn(async move { keep(&deps, &sources, parse, channels).await });
         Self {
             chosen: receiver,
             problem: problems,
+            spec,
             tasks: [follows, keeps],
         }
     }
@@ -128,9 +142,9 @@ async fn quiet() {
 fn label_default_and_fallbacks_count_in_this_order() {
     use Fallback::{Empty, Named, Single};
     let all = [Named, Single, Empty];
-    let of = |names: &[&'static str], label, default, fallbacks: &[Fallback]| {
+    let of = |names: &[&'static str], label: Option<&str>, default, fallbacks: &[Fallback]| {
         let names: BTreeSet<&str> = names.iter().copied().collect();
-        match select(&names, label, default, fallbacks) {
+        match select(&names, label.map(By::Label), default, fallbacks) {
             Ok(Choice::Named(name)) => name.to_owned(),
             Ok(Choice::Empty) => "nothing".to_owned(),
             Err(error) => error.to_string(),
@@ -363,4 +377,105 @@ async fn a_node_on_its_own_has_no_label() {
     let kept = Kept::start(&deps, sources);
     let message = kept.fails("ConfigUnreadable").await;
     assert!(message.contains("it is no text in UTF-8"), "{message}");
+}
+
+fn named(name: &str) -> GpuNodeSpec {
+    GpuNodeSpec {
+        config: Some(name.to_owned()),
+        ..GpuNodeSpec::default()
+    }
+}
+
+fn inline(text: &str) -> GpuNodeSpec {
+    GpuNodeSpec {
+        inline_config: Some(text.to_owned()),
+        ..GpuNodeSpec::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_gpu_node_wants_counts_above_defaults_and_below_the_nodes_label() {
+    let mut bench = Bench::new("t4").await;
+    create_map(&bench, json!({"plain": "one", "shared": "four", "mine": "two"})).await;
+    let mut sources = map();
+    sources.default = Some("plain".to_owned());
+    let kept = Kept::wanting(&bench, sources, Some(named("shared")));
+    kept.comes_to(Some("shared"), "four").await;
+    label(&bench, Some("mine")).await;
+    kept.comes_to(Some("mine"), "two").await;
+    kept.spec.send_replace(Some(inline("twelve")));
+    quiet().await;
+    assert_eq!(
+        kept.word(),
+        Some((Some("mine".to_owned()), "two".to_owned())),
+        "the label stands above it"
+    );
+    label(&bench, None).await;
+    kept.comes_to(None, "twelve").await;
+    kept.spec.send_replace(Some(inline("twenty")));
+    kept.comes_to(None, "twenty").await;
+    assert!(
+        bench
+            .told()
+            .contains(&format!("the configuration in GpuNode `{NODE}` is in force"))
+    );
+    kept.spec.send_replace(Some(inline("a: b")));
+    let message = kept.fails("ConfigInvalid").await;
+    assert!(
+        message.starts_with(&format!("the configuration in GpuNode `{NODE}` is wrong: line 1")),
+        "{message}"
+    );
+    assert!(message.ends_with("the last good one stays in force"), "{message}");
+    let hint = kept.problem.borrow().as_ref().unwrap().hint.clone();
+    assert!(hint.contains(&format!("kubectl edit gpunode {NODE}")), "{hint}");
+    assert_eq!(kept.word(), Some((None, "twenty".to_owned())));
+    kept.spec.send_replace(Some(named("nobody")));
+    let message = kept.fails("ConfigUnknown").await;
+    assert!(
+        message.contains("the GpuNode names configuration `nobody`"),
+        "{message}"
+    );
+    assert_eq!(kept.word(), Some((None, "twenty".to_owned())));
+    kept.spec.send_replace(Some(GpuNodeSpec::default()));
+    kept.comes_to(Some("plain"), "one").await;
+}
+
+/// A `ConfigMap` that is away keeps nobody from what the object itself holds, and a label still stands above it.
+#[tokio::test(start_paused = true)]
+async fn a_configuration_in_the_gpu_node_needs_no_other_source() {
+    let bench = Bench::new("t4").await;
+    let kept = Kept::wanting(&bench, Sources::default(), Some(inline("four")));
+    kept.comes_to(None, "four").await;
+    label(&bench, Some("of-no-meaning-without-a-choice")).await;
+    quiet().await;
+    assert_eq!(kept.word(), Some((None, "four".to_owned())));
+    kept.spec.send_replace(Some(named("shared")));
+    let message = kept.fails("ConfigUnknown").await;
+    assert!(
+        message.contains("was given none with names: it has the defaults"),
+        "{message}"
+    );
+    kept.spec.send_replace(Some(GpuNodeSpec::default()));
+    kept.comes_to(None, "default").await;
+    let kept = Kept::wanting(&bench, map(), Some(inline("six")));
+    kept.fails("ConfigUnreadable").await;
+    assert_eq!(kept.word(), None);
+    label(&bench, None).await;
+    kept.comes_to(None, "six").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gpu_node_is_waited_for_and_not_for_long() {
+    let bench = Bench::new("t4").await;
+    let kept = Kept::wanting(&bench, Sources::default(), None);
+    tokio::time::sleep(SPEC_PATIENCE.mul_f64(0.9)).await;
+    assert_eq!(kept.word(), None);
+    kept.comes_to(None, "default").await;
+    kept.spec.send_replace(Some(inline("four")));
+    kept.comes_to(None, "four").await;
+    let kept = Kept::wanting(&bench, Sources::default(), None);
+    let start = Instant::now();
+    kept.spec.send_replace(Some(inline("six")));
+    kept.comes_to(None, "six").await;
+    assert!(start.elapsed() < SPEC_PATIENCE);
 }

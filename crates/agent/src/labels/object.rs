@@ -167,7 +167,7 @@ pub(super) fn seen_of_node(node: &PartialObjectMeta<Node>) -> Seen {
 }
 
 /// As the reference calls it.
-pub(super) fn feature_name(node: &str) -> String {
+pub(crate) fn feature_name(node: &str) -> String {
     format!("nvidia-features-for-{node}")
 }
 
@@ -214,33 +214,79 @@ pub(super) fn advice(error: &(dyn std::error::Error + 'static), node: &str) -> (
     }
 }
 
-/// Gives up all labels of a Node, and deletes its `NodeFeature`.
-pub(super) async fn remove(
+/// Gives up all labels of a Node.
+pub(super) async fn give_up_node(client: Client, node: &str) -> Result<(), Box<kube::Error>> {
+    let nodes: Api<Node> = Api::all(client);
+    let Some(found) = nodes.get_metadata_opt(node).await.map_err(Box::new)? else {
+        return Ok(());
+    };
+    if seen_of_node(&found).ours.is_empty() {
+        return Ok(());
+    }
+    let patch = json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": node, "uid": found.metadata.uid},
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    let done = nodes.patch_metadata(node, &params, &Patch::Apply(&patch)).await;
+    done.map_err(Box::new)?;
+    Ok(())
+}
+
+/// True where there is a `NodeFeature` with labels that we wrote; false also where there is no such kind.
+pub(crate) async fn has_our_feature(
     client: Client,
     node: &str,
-    namespace: Option<&str>,
-) -> Result<(), Box<kube::Error>> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    if let Some(seen) = nodes.get_metadata_opt(node).await.map_err(Box::new)? {
-        let patch = json!({
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": {"name": node, "uid": seen.metadata.uid},
-        });
-        let params = PatchParams::apply(MANAGER).force();
-        let done = nodes.patch_metadata(node, &params, &Patch::Apply(&patch)).await;
-        done.map_err(Box::new)?;
-    }
-    let Some(namespace) = namespace else {
-        return Ok(());
-    };
+    namespace: &str,
+) -> Result<bool, kube::Error> {
     let Object::Feature(api, _) = Object::feature(client, node, namespace) else {
+        return Ok(false);
+    };
+    let found = api.get_opt(&feature_name(node)).await?;
+    Ok(found.is_some_and(|found| {
+        let labels = labels_in(&found.data, Place::Spec);
+        !Seen::new(&found.metadata, labels, Place::Spec).ours.is_empty()
+    }))
+}
+
+/// Deletes the `NodeFeature` that we made, or gives our labels in it up where others write there, too: GPU Feature
+/// Discovery's is called the same.
+pub(super) async fn give_up_feature(
+    client: Client,
+    node: &str,
+    namespace: &str,
+) -> Result<(), Box<kube::Error>> {
+    let object = Object::feature(client, node, namespace);
+    let Object::Feature(api, _) = &object else {
         return Ok(());
     };
-    match api
-        .delete(&feature_name(node), &kube::api::DeleteParams::default())
-        .await
-    {
+    let name = feature_name(node);
+    // Also where there is no such kind.
+    let Some(found) = api.get_opt(&name).await.map_err(Box::new)? else {
+        return Ok(());
+    };
+    let seen = Seen::new(&found.metadata, labels_in(&found.data, Place::Spec), Place::Spec);
+    if seen.ours.is_empty() {
+        return Ok(());
+    }
+    let managers = found.metadata.managed_fields.iter().flatten();
+    let is_shared = managers
+        .into_iter()
+        .any(|entry| entry.manager.as_deref() != Some(MANAGER));
+    let done = if is_shared {
+        let patch = json!({"apiVersion": FEATURE_API, "kind": FEATURE_KIND, "metadata": {"name": name}});
+        let params = PatchParams::apply(MANAGER).force();
+        let patched = api.patch_metadata(&name, &params, &Patch::Apply(&patch)).await;
+        patched.map(|_| ())
+    } else {
+        let params = kube::api::DeleteParams::default().preconditions(kube::api::Preconditions {
+            uid: found.metadata.uid.clone(),
+            resource_version: None,
+        });
+        api.delete(&name, &params).await.map(|_| ())
+    };
+    match done {
         Err(error) if !is_gone(&error) => Err(Box::new(error)),
         _ => Ok(()),
     }

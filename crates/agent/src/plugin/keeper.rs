@@ -239,14 +239,18 @@ impl Keeper {
                         }
                         is_new
                     });
-                    let changes = offer::changes(&served.unhealthy, &unhealthy);
+                    let changes = offer::changes(resource, &served.unhealthy, &unhealthy);
                     served.unhealthy = unhealthy;
                     tell(&self.tell, resource, changes);
                 }
                 // How a container gets a GPU isn't known: no pod must come for one.
                 None if wanted.answers.strategies.is_empty() => {}
                 None => {
-                    tell(&self.tell, resource, offer::changes(&BTreeMap::new(), &unhealthy));
+                    tell(
+                        &self.tell,
+                        resource,
+                        offer::changes(resource, &BTreeMap::new(), &unhealthy),
+                    );
                     let served = self.serve(&resource.name, state, unhealthy);
                     self.served.insert(resource.name.clone(), served);
                 }
@@ -459,6 +463,7 @@ impl Keeper {
             registered: registered.map(|(name, _)| name.clone()).collect(),
             problem: self.problem(&standings),
             held_back: self.held_back.clone(),
+            unhealthy: self.unhealthy(),
             held: self.held_now.then(|| self.held.clone()),
         };
         self.status.send_if_modified(|current| {
@@ -468,6 +473,14 @@ impl Keeper {
             }
             is_new
         });
+    }
+
+    /// What the kubelet is told to be unhealthy, of all resources.
+    fn unhealthy(&self) -> Blocked {
+        let served = self.served.iter();
+        let some = served.filter(|(_, served)| !served.unhealthy.is_empty());
+        some.map(|(name, served)| (name.clone(), BTreeMap::clone(&served.unhealthy)))
+            .collect()
     }
 
     fn problem(&self, standings: &BTreeMap<String, Standing>) -> Option<Problem> {

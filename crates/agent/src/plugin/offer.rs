@@ -75,16 +75,22 @@ pub(crate) fn unhealthy(
     unhealthy
 }
 
-/// What became of ids between two offers, for a person: reasons, each with the devices that it is about.
-pub(crate) fn changes(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Changes {
+/// What became of ids between two offers, for a person: reasons, each with the devices that it is about. An id that the
+/// resource no longer has is not well again, it is gone.
+pub(crate) fn changes(
+    resource: &Resource,
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Changes {
     let mut changes = Changes::default();
     for (id, why) in after {
         if before.get(id) != Some(why) {
             changes.unhealthy.entry(why.clone()).or_default().push(id.clone());
         }
     }
+    let is_there = |id: &&String| resource.devices.iter().any(|device| device.id == **id);
     let recovered = before.keys().filter(|id| !after.contains_key(*id));
-    changes.healthy = recovered.cloned().collect();
+    changes.healthy = recovered.filter(is_there).cloned().collect();
     changes
 }
 
@@ -238,11 +244,18 @@ mod tests {
 
     #[test]
     fn changes_are_told_once_and_by_reason() {
-        let before = reasons(&[("a", "held"), ("b", "held")]);
-        let after = reasons(&[("b", "held"), ("c", "XID 79"), ("d", "XID 79")]);
-        let changes = changes(&before, &after);
-        assert_eq!(changes.healthy, ["a"]);
-        assert_eq!(changes.unhealthy["XID 79"], ["c", "d"]);
+        let before = reasons(&[("GPU-3", "held"), ("MIG-1", "held")]);
+        let after = reasons(&[("MIG-1", "held"), ("GPU-1::0", "XID 79"), ("GPU-1::1", "XID 79")]);
+        let changes = changes(&resource(), &before, &after);
+        assert_eq!(changes.healthy, ["GPU-3"]);
+        assert_eq!(changes.unhealthy["XID 79"], ["GPU-1::0", "GPU-1::1"]);
         assert_eq!(changes.unhealthy.len(), 1);
+    }
+
+    #[test]
+    fn an_id_that_has_left_the_resource_is_not_told_to_be_healthy_again() {
+        let before = reasons(&[("GPU-1", "held by default/train"), ("GPU-3", "XID 79")]);
+        let changes = changes(&resource(), &before, &BTreeMap::new());
+        assert_eq!(changes.healthy, ["GPU-3"]);
     }
 }

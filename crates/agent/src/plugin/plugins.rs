@@ -59,6 +59,8 @@ pub struct Status {
     pub problem: Option<Problem>,
     /// Ids that are held back because their GPU is held in another form, or may be, by resource, with the reason.
     pub held_back: Blocked,
+    /// Ids that the kubelet is told to be unhealthy, for whatever reason, by resource.
+    pub unhealthy: Blocked,
     /// Everything that is held, some seconds late; `None` where nobody could be asked.
     pub held: Option<Vec<Holding>>,
 }

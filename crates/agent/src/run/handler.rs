@@ -1,5 +1,7 @@
-//! The task that looks after the runtime's handler: its `RuntimeClass`, a restart where one is wanted and allowed, and old
-//! versions that nobody needs any more. Nothing waits for it.
+//! The task that looks after the runtime's handler: its `RuntimeClass`, pods that wait for it, a restart where one is wanted
+//! and allowed, and old versions that nobody needs any more. Nothing waits for it.
+
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use tokio::time::Instant;
 
 use super::install::Installed;
 use crate::Deps;
-use crate::node::why;
+use crate::node::{Told as Failures, why};
 use crate::notice::{Level, Topic};
 use crate::runtime::install::{Executor, There, Uses, collect};
 use crate::runtime::restart::{Restarter, Seen, Told, trap};
@@ -25,10 +27,13 @@ const STEP: Duration = Duration::from_secs(10);
 const COLLECT: Duration = Duration::from_hours(1);
 
 /// What is known of the node, and where a problem is told.
+#[derive(Clone)]
 pub(super) struct Channels {
     pub(super) hosts: watch::Receiver<Option<Arc<Host>>>,
     pub(super) installed: watch::Receiver<Option<Installed>>,
     pub(super) problem: watch::Sender<Option<Problem>>,
+    /// Pods that can't start for want of the handler; `namespace/name`.
+    pub(super) waiting: watch::Sender<Vec<String>>,
 }
 
 /// Looks after it, for ever.
@@ -37,7 +42,10 @@ pub(super) async fn keep(deps: Arc<Deps>, mut channels: Channels) {
     let mut restarter: Option<Restarter> = None;
     let mut collect_at = Instant::now();
     let mut told_error = None;
+    let mut looker = waiting::Looker::default();
+    let mut told_waiting = Failures::default();
     loop {
+        let mut look_at = None;
         let host = channels.hosts.borrow_and_update().clone();
         let home = channels
             .installed
@@ -66,6 +74,7 @@ pub(super) async fn keep(deps: Arc<Deps>, mut channels: Channels) {
                     }
                 }
             }
+            look_at = who_waits(&deps, &host, &mut looker, &mut told_waiting, &channels.waiting).await;
             restart(&deps, &host, &home, &mut restarter, &channels.problem).await;
             if Instant::now() >= collect_at {
                 collect_at = Instant::now() + COLLECT;
@@ -79,9 +88,44 @@ pub(super) async fn keep(deps: Arc<Deps>, mut channels: Channels) {
             changed = channels.hosts.changed() => if changed.is_err() { return },
             changed = channels.installed.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(STEP), if is_busy => {}
-            () = tokio::time::sleep_until(collect_at) => {}
+            () = tokio::time::sleep_until(look_at.unwrap_or(collect_at).min(collect_at)) => {}
         }
     }
+}
+
+/// Looks for pods that can't start for want of the handler, where it is time; when it is time again.
+async fn who_waits(
+    deps: &Deps,
+    host: &Host,
+    looker: &mut waiting::Looker,
+    told: &mut Failures,
+    to: &watch::Sender<Vec<String>>,
+) -> Option<Instant> {
+    let client = deps.client.clone()?;
+    let way = assess(host);
+    let Some(due) = looker.due(&way) else {
+        super::put(to, Vec::new());
+        return None;
+    };
+    if due <= Instant::now() {
+        match looker.look(client, &deps.settings.node).await {
+            Ok(pods) => {
+                told.ok();
+                super::put(to, pods);
+            }
+            // Which pods they are is good to know, and nothing waits for it.
+            Err(error) => {
+                if told.failed() {
+                    let text = format!(
+                        "pods that wait for the runtime's handler can't be looked for: {}",
+                        why(&error)
+                    );
+                    deps.tell(Topic::Runtime, Level::Warning, text);
+                }
+            }
+        }
+    }
+    looker.due(&way)
 }
 
 async fn restart(

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -13,8 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::Deps;
-use crate::config::Chosen;
-use crate::labels::Channels;
+use crate::labels::{Channels, Outlet, Sink};
 use crate::mps;
 use crate::node::Known;
 use crate::notice::{Level, Topic};
@@ -25,6 +25,8 @@ use crate::specs::keep::{Held, Made, Order};
 
 /// How long a part that panicked rests.
 const REST: Duration = Duration::from_secs(5);
+/// How long the Node may be unknown before labels are written elsewhere all the same.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// When a GPU that a pod holds through MPS is looked at again.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -163,27 +165,84 @@ pub(super) async fn object(deps: Arc<Deps>, to: watch::Sender<Known>) {
     crate::node::follow(&deps, to).await;
 }
 
-pub(super) async fn config(
-    deps: Arc<Deps>,
-    node: watch::Receiver<Known>,
-    chosen: watch::Sender<Option<Arc<Chosen<Config>>>>,
-    problem: watch::Sender<Option<Problem>>,
-) {
+pub(super) async fn config(deps: Arc<Deps>, channels: crate::config::Channels<Config>) {
     let settings = &deps.settings;
     let parse = |text: &str| Config::parse(text).and_then(|config| config.with(&settings.overrides));
-    crate::config::keep(&deps, &settings.sources, parse, node, chosen, problem).await;
+    crate::config::keep(&deps, &settings.sources, parse, channels).await;
 }
 
-pub(super) async fn labels(deps: Arc<Deps>, channels: Channels, end: impl Future<Output = ()> + Send) {
-    let timestamp = deps.settings.overrides.no_timestamp != Some(true);
-    let sink = deps.settings.labels.clone();
-    crate::labels::keep(&deps, sink, timestamp, channels, end).await;
+/// Keeps labels where they should be. Where that is another place from now on, ours go from the old one; those on the Node
+/// also where an agent before us has left them.
+pub(super) async fn labels(
+    deps: Arc<Deps>,
+    mut outlets: watch::Receiver<Option<Outlet>>,
+    mut channels: Channels,
+    end: impl Future<Output = ()> + Send + Clone,
+) {
+    let mut before: Option<Sink> = None;
+    loop {
+        let Some(Outlet { sink, timestamp }) = outlets.borrow_and_update().clone() else {
+            tokio::select! {
+                changed = outlets.changed() => if changed.is_err() { return },
+                () = end.clone() => return,
+            }
+            continue;
+        };
+        let old = match before.replace(sink.clone()) {
+            Some(old) => Some(old),
+            None if sink != Sink::Node && deps.client.is_some() => {
+                tokio::select! {
+                    known = channels.node.wait_for(Option::is_some) => {
+                        let has_ours = known.is_ok_and(|node| {
+                            node.as_deref().is_some_and(crate::labels::has_ours)
+                        });
+                        has_ours.then_some(Sink::Node)
+                    }
+                    // Where to write doesn't depend on it.
+                    () = tokio::time::sleep(PATIENCE) => None,
+                    () = end.clone() => return,
+                }
+            }
+            None => None,
+        };
+        if let Some(old) = old.filter(|old| *old != sink) {
+            crate::labels::leave(&deps, &old).await;
+            channels.problem.send_replace(None);
+        }
+        let moves = {
+            let (sink, mut outlets) = (sink.clone(), outlets.clone());
+            async move {
+                let is_other = |outlet: &Option<Outlet>| {
+                    outlet
+                        .as_ref()
+                        .is_some_and(|outlet| outlet.sink != sink || outlet.timestamp != timestamp)
+                };
+                if outlets.wait_for(is_other).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let is_over = Arc::new(AtomicBool::new(false));
+        let stop = {
+            let (end, is_over) = (end.clone(), Arc::clone(&is_over));
+            async move {
+                tokio::select! {
+                    () = end => is_over.store(true, Ordering::Relaxed),
+                    () = moves => {}
+                }
+            }
+        };
+        crate::labels::keep(&deps, sink, timestamp, channels.clone(), stop).await;
+        if is_over.load(Ordering::Relaxed) {
+            return;
+        }
+    }
 }
 
 pub(super) async fn status(
     deps: Arc<Deps>,
     snapshots: watch::Receiver<Snapshot>,
-    wanted: watch::Sender<GpuNodeSpec>,
+    wanted: watch::Sender<Option<GpuNodeSpec>>,
 ) {
     crate::status::keep(&deps, snapshots, wanted).await;
 }

@@ -7,6 +7,7 @@ use pitcrew_core::Reading;
 use pitcrew_host::Host;
 
 use super::tier::HANDLER;
+use crate::status::MANAGER;
 
 /// Makes it where it is absent, and says whether it did. One that is there is never changed, nor taken away: RKE2 and K3s
 /// make theirs by themselves, and on releases that do none is made here, as their chart would find it owned by somebody
@@ -33,7 +34,7 @@ pub async fn ensure(client: Client, host: &Host) -> Result<bool, kube::Error> {
     };
     class.metadata.name = Some(HANDLER.to_owned());
     let params = PostParams {
-        field_manager: Some("pitcrew-agent".to_owned()),
+        field_manager: Some(MANAGER.to_owned()),
         ..PostParams::default()
     };
     match classes.create(&params, &class).await {

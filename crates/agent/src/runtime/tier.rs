@@ -64,6 +64,9 @@ pub enum Handler {
     Unknown(String),
 }
 
+/// So many pods are named where several can't start.
+const NAMED: usize = 5;
+
 /// How a GPU reaches a container on this node, and why so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way {
@@ -204,7 +207,11 @@ impl Way {
         let concerned = match pods {
             [] => "pods with `runtimeClassName: nvidia`".to_owned(),
             [pod] => format!("the pod {pod}"),
-            pods => format!("the pods {}", pods.join(", ")),
+            pods if pods.len() <= NAMED => format!("the pods {}", pods.join(", ")),
+            pods => {
+                let (named, others) = pods.split_at(NAMED);
+                format!("the pods {} and {} more", named.join(", "), others.len())
+            }
         };
         let restart = match self.unit.as_deref() {
             Some(unit) => format!("systemctl restart {unit}"),

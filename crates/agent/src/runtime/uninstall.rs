@@ -1,7 +1,10 @@
 //! Taking away exactly what was written, only when a person asks for it: never because the agent was told to end.
 //!
-//! The order is the opposite of installing: the device plugin deregisters, then specifications go, then programs. What
-//! containers or containerd's configuration still need stays, as a wrapper that does nothing but become runc.
+//! The order is the opposite of installing: the device plugin deregisters, marker files go, then specifications, then
+//! programs. What containers or containerd's configuration still need stays, as a wrapper that does nothing but become
+//! runc. What was written at the API server goes last: see [`cluster`].
+
+pub mod cluster;
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +18,15 @@ use super::install::{
     Wanted, WrapperSettings,
 };
 use super::tier::HANDLER;
+use crate::status::markers;
 
 /// What shall be taken away.
 #[derive(Debug, Clone, Default)]
 pub struct Removal {
     /// Sockets of our device plugin in the kubelet's directory; it forgets the resources when they go.
     pub sockets: Vec<PathBuf>,
+    /// Files by which others know of the node: markers, and labels for Node Feature Discovery. Only those that we wrote.
+    pub files: Vec<PathBuf>,
     /// Specifications that the agent wrote, see [`specs`].
     pub specs: Vec<PathBuf>,
     /// Whether the wrapper goes although containerd's configuration names it. Pods with `runtimeClassName: nvidia` then
@@ -57,6 +63,14 @@ pub enum Refused {
         .0.join(", ")
     )]
     InUse(Vec<String>),
+    /// It can't be told which of the marker files are ours.
+    #[error("`{}` can't be read: {why}; run it as root on the node, and try again", .dir.display())]
+    Markers {
+        /// Where they are.
+        dir: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// It can't be told whether anything is in use.
     #[error("it can't be told what is in use: {}; run it as root on the node, and try again", .0.join("; "))]
     Unread(Vec<String>),
@@ -80,19 +94,24 @@ pub fn spec_paths(cdi_dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Looks at the node whose root is mounted at `root`, and plans: [`plan`] with what is found. `sockets` are those of our
-/// device plugin, and `cdi_dir` is where the agent writes specifications.
+/// Where the agent may have written, and how much goes.
+#[derive(Debug, Clone, Default)]
+pub struct Sites {
+    /// Where it writes specifications.
+    pub cdi_dir: PathBuf,
+    /// Sockets of our device plugin.
+    pub sockets: Vec<PathBuf>,
+    /// Where it may have written labels for Node Feature Discovery.
+    pub label_files: Vec<PathBuf>,
+    /// See [`Removal::wrapper_too`].
+    pub wrapper_too: bool,
+}
+
+/// Looks at the node whose root is mounted at `root`, and plans: [`plan`] with what is found.
 ///
 /// # Errors
-/// As of [`plan`].
-pub fn look_and_plan(
-    root: &Path,
-    fs: &dyn HostFs,
-    host: &Host,
-    cdi_dir: &Path,
-    sockets: Vec<PathBuf>,
-    wrapper_too: bool,
-) -> Result<Plan, Refused> {
+/// As of [`plan`], and where marker files can't be read.
+pub fn look_and_plan(root: &Path, fs: &dyn HostFs, host: &Host, sites: Sites) -> Result<Plan, Refused> {
     // No version is wanted any more.
     let wanted = Wanted {
         version: String::new(),
@@ -101,10 +120,18 @@ pub fn look_and_plan(
     };
     let there = There::look(root, host, &wanted);
     let uses = Uses::look(fs, host, &there.home);
+    let mut files = markers::ours(root).map_err(|error| Refused::Markers {
+        dir: markers::DIR.into(),
+        why: error.to_string(),
+    })?;
+    let is_ours = |path: &PathBuf| crate::labels::is_our_file(root, path);
+    files.extend(sites.label_files.into_iter().filter(is_ours));
+    files.dedup();
     let removal = Removal {
-        sockets,
-        specs: specs(fs, &there.home, &spec_paths(cdi_dir)),
-        wrapper_too,
+        sockets: sites.sockets,
+        files,
+        specs: specs(fs, &there.home, &spec_paths(&sites.cdi_dir)),
+        wrapper_too: sites.wrapper_too,
     };
     plan(host, &there, &uses, &removal)
 }
@@ -135,8 +162,14 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
     refuse(host, there, uses)?;
     let mut plan = Plan::default();
     let keep = kept_wrapper(there, uses, removal, &mut plan.remarks);
-    plan.steps
-        .extend(removal.sockets.iter().cloned().map(Step::remove));
+    plan.steps.extend(
+        removal
+            .sockets
+            .iter()
+            .chain(&removal.files)
+            .cloned()
+            .map(Step::remove),
+    );
     if let Some(target) = &keep {
         // Before specifications go: a container that asks for them must start without.
         let settings = WrapperSettings {

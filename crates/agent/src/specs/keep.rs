@@ -136,7 +136,7 @@ async fn once(
         held().await
     };
     let is_held = |name: &str| holders.as_ref().is_none_or(|held| held.contains(name));
-    let waits = dropped.iter().any(|name| is_held(name));
+    let waits = !draft.needed(is_held).is_empty();
     let remarks = draft.remarks().to_vec();
     let problem = draft.problem().cloned();
     let (steps, spec) = draft.settle(is_held);

@@ -193,6 +193,90 @@ fn names_of_nvidias_plugin_stay_while_a_pod_holds_them() {
     assert_eq!(names(&spec.unwrap()), [bench.machine.uuids()[0].as_str()]);
 }
 
+/// The kubelet's books have UUIDs alone, whatever NVIDIA's plugin called the devices towards the runtime.
+#[test]
+fn an_index_stays_while_a_pod_holds_the_uuid_of_its_device_and_gets_our_hooks() {
+    let bench = Bench::new("h100x8");
+    let uuids = bench.machine.uuids();
+    let device = |index: usize| {
+        format!(
+            r#"{{"name": "{index}", "containerEdits": {{"deviceNodes": [{{"path": "/dev/nvidia{index}"}}],
+            "hooks": [{{"hookName": "createContainer", "path": "/usr/local/nvidia/toolkit/nvidia-cdi-hook",
+            "args": ["nvidia-cdi-hook", "chmod"]}}]}}}}"#
+        )
+    };
+    let devices: Vec<String> = (0..8).map(device).collect();
+    let theirs = format!(
+        r#"{{"cdiVersion": "0.5.0", "kind": "{PLUGIN}", "devices": [{}]}}"#,
+        devices.join(", ")
+    );
+    bench.put("var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json", &theirs);
+    for round in 0..3 {
+        let (steps, spec) = bench.keep(&[&uuids[3]]);
+        let spec = spec.unwrap();
+        spec.check().unwrap();
+        let (indices, ours): (Vec<&Device>, Vec<&Device>) =
+            spec.devices.iter().partition(|device| device.name.len() == 1);
+        assert_eq!(ours.len(), 8);
+        let [three] = indices[..] else {
+            panic!("{:?}", names(&spec))
+        };
+        let same = ours.iter().find(|device| device.name == uuids[3]).unwrap();
+        assert_eq!(
+            (three.name.as_str(), &three.container_edits),
+            ("3", &same.container_edits)
+        );
+        assert!(
+            !encode(&spec, Encoding::Json)
+                .unwrap()
+                .contains("/usr/local/nvidia")
+        );
+        assert_eq!(steps > 0, round == 0, "it isn't written again and again");
+    }
+    let (_, spec) = bench.keep(&[&uuids[4]]);
+    assert_eq!(
+        names(&spec.unwrap()).len(),
+        8,
+        "it goes with its pod, and no other index comes back"
+    );
+}
+
+/// After a GPU before it is lost, the driver counts others: an index must not become another GPU.
+#[test]
+fn an_index_means_the_device_nodes_that_it_had_and_never_what_the_driver_counts_now() {
+    let bench = Bench::new("h100x8");
+    let uuids = bench.machine.uuids();
+    let theirs = format!(
+        r#"{{"cdiVersion": "0.5.0", "kind": "{PLUGIN}", "devices": [
+        {{"name": "1", "containerEdits": {{"deviceNodes": [{{"path": "/dev/nvidia1"}}]}}}},
+        {{"name": "all", "containerEdits": {{"deviceNodes": [{{"path": "/dev/nvidia0"}}, {{"path": "/dev/nvidia1"}}]}}}}]}}"#
+    );
+    bench.put("var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json", &theirs);
+    let mut gpus = Inventory::clone(&bench.basis().gpus);
+    gpus.gpus.remove(0);
+    for (at, gpu) in (0..).zip(&mut gpus.gpus) {
+        gpu.index = at;
+    }
+    let basis = Basis {
+        gpus: Arc::new(gpus),
+        ..bench.basis()
+    };
+    let settle = |held: &str| {
+        let draft = Draft::new(&bench.fs, &basis).unwrap();
+        draft.settle(|name| name == held).1.unwrap()
+    };
+    let spec = settle(&uuids[1]);
+    let one = spec.devices.iter().find(|device| device.name == "1").unwrap();
+    assert!(
+        one.container_edits
+            .device_nodes
+            .iter()
+            .any(|node| node.path == "/dev/nvidia1")
+    );
+    assert!(!names(&spec).contains(&"all"));
+    assert!(!names(&settle(&uuids[2])).contains(&"1"));
+}
+
 #[test]
 fn what_is_no_longer_true_goes_and_what_is_not_ours_stays() {
     let bench = Bench::new("rtx3060");

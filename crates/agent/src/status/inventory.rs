@@ -228,13 +228,32 @@ fn distribution(host: &Host) -> Option<String> {
     })
 }
 
+/// Why the kubelet is told that a device is unhealthy, or is about to be.
+pub(super) fn unhealthy<'a>(
+    snapshot: &'a Snapshot,
+    resource: &pitcrew_core::plugin::Resource,
+    device: &pitcrew_core::plugin::Device,
+) -> Option<&'a str> {
+    let told = snapshot
+        .unhealthy
+        .get(&resource.name)
+        .and_then(|ids| ids.get(&device.id));
+    let sick = || {
+        snapshot
+            .sick
+            .get(&device.gpu)
+            .or_else(|| snapshot.sick.get(&device.uuid))
+    };
+    told.or_else(sick).map(String::as_str)
+}
+
 /// The resources, and how many of their devices are well and known to the kubelet.
 pub(super) fn resources(snapshot: &Snapshot) -> Vec<Resource> {
     let resource = |resource: &pitcrew_core::plugin::Resource| {
         let well = resource
             .devices
             .iter()
-            .filter(|device| !snapshot.sick.contains_key(&device.gpu));
+            .filter(|device| unhealthy(snapshot, resource, device).is_none());
         let is_known = snapshot.registered.contains(&resource.name);
         Resource {
             name: resource.name.clone(),

@@ -3,7 +3,7 @@
 use pitcrew_api::ConditionStatus;
 use pitcrew_api::condition::kind;
 use pitcrew_api::gpu_node::{Gpu, GpuHealth};
-use pitcrew_core::plugin::Sharing;
+use pitcrew_core::plugin::{Device, Sharing};
 use pitcrew_core::ports::GpuError;
 use pitcrew_core::{Inventory, Reading};
 use pitcrew_host::Host;
@@ -34,6 +34,9 @@ pub const STARTING: &str = "Starting";
 pub const REGISTERING: &str = "Registering";
 /// Reason of a problem of the runtime that concerns only pods that name its handler.
 pub const HANDLER_PENDING: &str = "HandlerPending";
+/// Reason where pods name a handler that this node doesn't have and will not get; as [`HANDLER_PENDING`], it concerns them
+/// alone.
+pub const HANDLER_MISSING: &str = "HandlerMissing";
 
 impl Judgement {
     fn holds(kind: &'static str, reason: &str, message: impl Into<String>) -> Self {
@@ -258,7 +261,8 @@ fn runtime(snapshot: &Snapshot) -> Judgement {
     if let Some(problem) = snapshot.problems.get(&Part::Runtime) {
         // Only pods that name the handler wait for it; all others get their GPUs without.
         let direct = matches!(snapshot.tier, Tier::Native | Tier::Mounts);
-        let status = if direct && problem.reason == HANDLER_PENDING {
+        let concerns_few = [HANDLER_PENDING, HANDLER_MISSING].contains(&problem.reason.as_str());
+        let status = if direct && concerns_few {
             ConditionStatus::True
         } else {
             ConditionStatus::False
@@ -365,7 +369,10 @@ fn devices(snapshot: &Snapshot) -> Judgement {
         .iter()
         .map(|it| format!("{}: {} of {}", it.name, it.allocatable, it.capacity))
         .collect();
-    let told = told.join(", ");
+    let told = match held_back(snapshot) {
+        Some(why) => format!("{}; {why}", told.join(", ")),
+        None => told.join(", "),
+    };
     if resources.iter().all(|resource| resource.allocatable == 0) {
         return Judgement::fails(
             kind,
@@ -379,6 +386,23 @@ fn devices(snapshot: &Snapshot) -> Judgement {
         Some(problem) => Judgement::problem(kind, ConditionStatus::True, problem),
         None => Judgement::holds(kind, "Advertised", told),
     }
+}
+
+/// Which device the kubelet is told to be unhealthy, and why, and how many more; sick ones are told of by `Healthy`.
+fn held_back(snapshot: &Snapshot) -> Option<String> {
+    let devices = snapshot.resources.iter().flat_map(|resource| {
+        let is_sick = |device: &Device| {
+            snapshot.sick.contains_key(&device.gpu) || snapshot.sick.contains_key(&device.uuid)
+        };
+        let devices = resource.devices.iter().filter(move |device| !is_sick(device));
+        devices.filter_map(|device| Some((device, inventory::unhealthy(snapshot, resource, device)?)))
+    });
+    let mut devices = devices;
+    let (first, why) = devices.next()?;
+    Some(match devices.count() {
+        0 => format!("{} is held back: {why}", first.id),
+        more => format!("{} and {more} more are held back: {why}", first.id),
+    })
 }
 
 fn nothing_to_advertise(inventory: &Inventory) -> Judgement {

@@ -16,6 +16,7 @@ use super::judge::{self, Judgement};
 use super::markers;
 use super::writer::{Seen, Writer};
 use crate::deps::Deps;
+use crate::node::refusal;
 use crate::notice::{Level, Notice, Topic};
 use crate::snapshot::Snapshot;
 
@@ -28,11 +29,16 @@ const RESYNC: Duration = Duration::from_mins(5);
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Keeps the `GpuNode`, the Node's condition, Events and taint, and the marker files true to the newest snapshot, until
-/// nobody sends snapshots any more. Sends what is wanted of the node whenever that changes.
+/// nobody sends snapshots any more. Sends what is wanted of the node as soon as that is known, and whenever it changes;
+/// nothing is wanted where there is no `GpuNode`, or none may be read.
 ///
 /// An API server that doesn't answer is asked again, later and later up to half a minute; marker files don't wait for
 /// it. Without a client only they are kept.
-pub async fn keep(deps: &Deps, snapshots: watch::Receiver<Snapshot>, wanted: watch::Sender<GpuNodeSpec>) {
+pub async fn keep(
+    deps: &Deps,
+    snapshots: watch::Receiver<Snapshot>,
+    wanted: watch::Sender<Option<GpuNodeSpec>>,
+) {
     let here = on_the_node(deps, snapshots.clone());
     match &deps.client {
         Some(client) => {
@@ -142,7 +148,7 @@ async fn in_the_cluster(
     deps: &Deps,
     client: &Client,
     mut snapshots: watch::Receiver<Snapshot>,
-    wanted: watch::Sender<GpuNodeSpec>,
+    wanted: watch::Sender<Option<GpuNodeSpec>>,
 ) {
     let name = &deps.settings.node;
     let api: Api<GpuNode> = Api::all(client.clone());
@@ -151,6 +157,8 @@ async fn in_the_cluster(
     let started = Instant::now();
     let mut failures = 0;
     let mut told = None;
+    // Uid and generation of the object whose wish is known.
+    let mut newest = None;
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         let mut due = started + FIRST_LOOK;
@@ -181,27 +189,63 @@ async fn in_the_cluster(
                 told = text;
             }
         }
+        if let Seen::There(object) = writer.seen() {
+            want(&wanted, &mut newest, object);
+        }
         loop {
             tokio::select! {
                 changed = snapshots.changed() => if changed.is_err() { return },
                 event = seen.next() => match event {
-                    Some(Ok(object)) => writer.saw(object),
+                    Some(Ok(object)) => {
+                        match &object {
+                            Some(object) => want(&wanted, &mut newest, object),
+                            None => {
+                                newest = None;
+                                send_wanted(&wanted, &GpuNodeSpec::default());
+                            }
+                        }
+                        writer.saw(object);
+                    }
                     // It looks again by itself, later and later; a pass says what is wrong.
-                    Some(Err(_)) => continue,
+                    Some(Err(error)) => {
+                        let code = refusal(&error).map(|status| status.code);
+                        if matches!(code, Some(403 | 404)) && wanted.borrow().is_none() {
+                            send_wanted(&wanted, &GpuNodeSpec::default());
+                        }
+                        continue;
+                    }
                     None => return,
                 },
                 () = tokio::time::sleep_until(due) => writer.resync(),
             }
             break;
         }
-        if let Seen::There(object) = writer.seen() {
-            wanted.send_if_modified(|wanted| {
-                let is_new = *wanted != object.spec;
-                wanted.clone_from(&object.spec);
-                is_new
-            });
-        }
     }
+}
+
+/// Takes what an object wants, unless a newer state of it is known: a watch may be behind what a write was answered with.
+fn want(
+    wanted: &watch::Sender<Option<GpuNodeSpec>>,
+    newest: &mut Option<(Option<String>, i64)>,
+    object: &GpuNode,
+) {
+    let (uid, generation) = (object.metadata.uid.clone(), object.metadata.generation.unwrap_or(0));
+    if newest.as_ref().is_some_and(|(known, at)| *known == uid && generation < *at) {
+        return;
+    }
+    *newest = Some((uid, generation));
+    send_wanted(wanted, &object.spec);
+}
+
+/// Sends what is wanted, where that is something else.
+fn send_wanted(wanted: &watch::Sender<Option<GpuNodeSpec>>, spec: &GpuNodeSpec) {
+    wanted.send_if_modified(|known| {
+        let is_new = known.as_ref() != Some(spec);
+        if is_new {
+            *known = Some(spec.clone());
+        }
+        is_new
+    });
 }
 
 /// The time, in whole seconds as in every condition.

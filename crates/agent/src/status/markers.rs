@@ -116,21 +116,19 @@ pub fn sync(root: &Path, wanted: &BTreeMap<&'static str, String>) -> io::Result<
     Ok(Outcome::Kept { written, removed })
 }
 
-/// Takes away every file of ours, as an uninstall does; those of others stay.
+/// The files of ours that there are, as on the host: those of others stay when an uninstall takes ours away.
 ///
 /// # Errors
-/// Where one can't be read or removed.
-pub fn remove(root: &Path) -> io::Result<Vec<PathBuf>> {
+/// Where one can't be read.
+pub fn ours(root: &Path) -> io::Result<Vec<PathBuf>> {
     let dir = below(root);
-    let mut removed = Vec::new();
+    let mut found = Vec::new();
     for name in OURS {
-        let path = dir.join(name);
-        if is_ours(&path)? {
-            fs::remove_file(&path)?;
-            removed.push(Path::new(DIR).join(name));
+        if is_ours(&dir.join(name))? {
+            found.push(Path::new(DIR).join(name));
         }
     }
-    Ok(removed)
+    Ok(found)
 }
 
 fn below(root: &Path) -> PathBuf {
@@ -258,7 +256,7 @@ mod tests {
         assert_eq!(outcome, Outcome::Foreign(vec!["toolkit-ready"]));
         assert_eq!(names(root.path()), ["toolkit-ready"]);
         sync(root.path(), &wanted(&judged(&[]), None)).unwrap();
-        remove(root.path()).unwrap();
+        assert!(ours(root.path()).unwrap().is_empty());
         assert_eq!(fs::read_to_string(dir.join("toolkit-ready")).unwrap(), "");
     }
 
@@ -286,12 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn an_uninstall_leaves_nothing_of_ours() {
+    fn ours_are_told_from_those_of_others_by_what_is_in_them() {
         let root = tempfile::tempdir().unwrap();
         sync(root.path(), &wanted(&judged(&ALL), None)).unwrap();
-        let removed = remove(root.path()).unwrap();
-        assert_eq!(removed.len(), 3, "{removed:?}");
-        assert!(names(root.path()).is_empty());
+        assert_eq!(ours(root.path()).unwrap().len(), 3);
+        fs::write(below(root.path()).join("plugin-ready"), "").unwrap();
+        let names = ["driver-ready", "toolkit-ready"].map(|name| Path::new(DIR).join(name));
+        assert_eq!(ours(root.path()).unwrap(), names);
     }
 
     /// The file is sourced: <https://github.com/NVIDIA/gpu-operator> has its operands do so.

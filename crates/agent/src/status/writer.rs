@@ -14,13 +14,10 @@ use super::events::{self, Recorder};
 use super::judge::{self, Judgement};
 use super::keep::send;
 use super::request::{Trouble, answered};
-use super::{NODE_CONDITION, conditions, inventory, taint};
+use super::{MANAGER, NODE_CONDITION, conditions, inventory, taint};
 use crate::deps::Deps;
 use crate::notice::{Level, Notice, Topic};
 use crate::snapshot::Snapshot;
-
-/// Field manager of everything that is written here.
-const MANAGER: &str = "pitcrew-agent";
 
 /// The `GpuNode` as it was last seen.
 #[derive(Debug)]

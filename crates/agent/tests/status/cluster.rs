@@ -88,7 +88,7 @@ pub(crate) struct Cluster {
 /// An agent's part that says what holds.
 pub(crate) struct Agent {
     pub(crate) snapshots: watch::Sender<Snapshot>,
-    pub(crate) wanted: watch::Receiver<GpuNodeSpec>,
+    pub(crate) wanted: watch::Receiver<Option<GpuNodeSpec>>,
     pub(crate) notices: mpsc::UnboundedReceiver<Notice>,
     pub(crate) task: JoinHandle<()>,
 }
@@ -202,7 +202,7 @@ impl Cluster {
 
 pub(crate) fn start(deps: Deps, snapshot: Snapshot, notices: mpsc::UnboundedReceiver<Notice>) -> Agent {
     let (snapshots, receiver) = watch::channel(snapshot);
-    let (sender, wanted) = watch::channel(GpuNodeSpec::default());
+    let (sender, wanted) = watch::channel(None::<GpuNodeSpec>);
     let task = tokio::spawn(async move { status::keep(&deps, receiver, sender).await });
     Agent {
         snapshots,

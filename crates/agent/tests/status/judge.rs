@@ -245,7 +245,43 @@ fn cases() -> Vec<(&'static str, Snapshot, &'static str)> {
             all_sick,
             "!NoHealthyDevice DriverRunning NativeCdi !NoHealthyDevice !GpuUnhealthy ?NotProven",
         ),
+        (
+            "no container could start with any of the devices",
+            held_back(8),
+            "!NoHealthyDevice DriverRunning NativeCdi !NoHealthyDevice AllHealthy ?NotProven",
+        ),
+        (
+            "no container could start with one of the devices",
+            held_back(1),
+            "Ready DriverRunning NativeCdi Advertised AllHealthy ?NotProven",
+        ),
     ]
+}
+
+/// The kubelet is told that so many devices are unhealthy, none of them for its GPU's sake.
+fn held_back(count: usize) -> Snapshot {
+    let mut snapshot = node::registered(&node::worker("h100x8"));
+    let devices = snapshot.resources[0].devices.iter().take(count);
+    let ids = devices.map(|device| (device.id.clone(), "it is in no specification".to_owned()));
+    snapshot.unhealthy = BTreeMap::from([("nvidia.com/gpu".to_owned(), ids.collect())]);
+    snapshot
+}
+
+#[test]
+fn what_the_kubelet_is_told_to_be_unhealthy_is_not_counted_and_the_first_is_named() {
+    let snapshot = held_back(3);
+    let first = snapshot.resources[0].devices[0].id.clone();
+    let judged = status::judge(&snapshot);
+    let message = &judged
+        .iter()
+        .find(|it| it.kind == kind::DEVICES_ADVERTISED)
+        .unwrap()
+        .message;
+    assert_eq!(
+        *message,
+        format!("nvidia.com/gpu: 5 of 8; {first} and 2 more are held back: it is in no specification")
+    );
+    assert_eq!(status::status(&snapshot).resources[0].allocatable, 5);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use pitcrew_agent::settings::Settings;
 use pitcrew_agent::snapshot::Part;
 use pitcrew_agent::status;
 use pitcrew_api::condition::kind;
-use pitcrew_api::{ConditionStatus, GpuNode};
+use pitcrew_api::{ConditionStatus, GpuNode, GpuNodeSpec};
 use pitcrew_apiserver::{ApiError, Fault, Match, Verb};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -206,12 +206,34 @@ async fn what_is_wanted_of_a_node_is_passed_on() {
     let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
     let patched = cluster.gpu_nodes().patch(NODE, &params, &patch).await;
     let generation = patched.unwrap().metadata.generation;
-    agent.wanted.changed().await.unwrap();
-    assert_eq!(agent.wanted.borrow().config.as_deref(), Some("shared"));
+    let wanted = GpuNodeSpec {
+        config: Some("shared".to_owned()),
+        ..GpuNodeSpec::default()
+    };
+    let known = agent
+        .wanted
+        .wait_for(|known| known.as_ref() == Some(&wanted))
+        .await;
+    assert!(known.is_ok());
     let observed = |object: &GpuNode| object.status.as_ref().unwrap().observed_generation == generation;
     let object = cluster.until("the generation to be observed", observed).await;
     // What is wanted is the owner's: the agent's own writes leave it alone.
     assert_eq!(object.spec.config.as_deref(), Some("shared"));
+}
+
+/// Whoever waits for it must not wait for an object that nobody has asked for, or for a kind that isn't there.
+#[tokio::test(start_paused = true)]
+async fn that_nothing_is_wanted_is_known_before_there_is_a_gpu_node_and_where_there_can_be_none() {
+    let cluster = Cluster::new().await;
+    let mut agent = cluster.start(node::nothing_known());
+    let nothing = Some(GpuNodeSpec::default());
+    assert!(agent.wanted.wait_for(|known| *known == nothing).await.is_ok());
+    assert!(cluster.gpu_nodes().get_opt(NODE).await.unwrap().is_none());
+    let forbidden = Fault::Error(ApiError::new(403, "gpunodes is forbidden"));
+    let about = Match::default().resource("gpunodes");
+    cluster.server.faults().fail(about, forbidden, 1000);
+    let mut agent = cluster.start(node::nothing_known());
+    assert!(agent.wanted.wait_for(|known| *known == nothing).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

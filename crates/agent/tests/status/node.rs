@@ -43,6 +43,7 @@ pub(crate) fn looked((root, machine): &(HostRoot, Machine)) -> Snapshot {
         held: None,
         resources: Vec::new(),
         registered: BTreeSet::new(),
+        unhealthy: BTreeMap::new(),
         tier: Tier::Native,
         problems: BTreeMap::new(),
     }
@@ -80,6 +81,7 @@ pub(crate) fn nothing_known() -> Snapshot {
         held: None,
         resources: Vec::new(),
         registered: BTreeSet::new(),
+        unhealthy: BTreeMap::new(),
         tier: Tier::Unknown,
         problems: BTreeMap::new(),
     }

@@ -143,6 +143,22 @@ impl Bench {
         );
     }
 
+    /// Waits until the Node doesn't have this label.
+    pub(crate) async fn lacks_label(&self, key: &str) {
+        let api: Api<Object> = Api::all(self.node.client().clone());
+        let waited = async {
+            loop {
+                let node = api.get(self.node.name()).await.unwrap();
+                if !node.metadata.labels.unwrap_or_default().contains_key(key) {
+                    return;
+                }
+                tokio::time::sleep(SHORT).await;
+            }
+        };
+        let waited = tokio::time::timeout(LONG, waited).await;
+        assert!(waited.is_ok(), "{key} stayed; the agent told:\n{}", self.told());
+    }
+
     /// UUIDs of the GPUs that the kubelet holds for unhealthy.
     pub(crate) fn unhealthy(&self, resource: &str) -> Vec<String> {
         let devices = self.node.kubelet().devices(resource);

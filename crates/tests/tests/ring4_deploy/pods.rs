@@ -2,7 +2,7 @@
 
 use pitcrew_tests::agent::Gpus;
 use pitcrew_tests::{kubectl, on_node, testbed, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{self, Deployed, NODE};
 
@@ -138,7 +138,23 @@ fn the_agent_in_its_pod_makes_a_node_ready() {
     // What it wrote on the node goes, for the tests that come after.
     kubectl(&[&["delete"], &daemon_set[..], &["--wait=true"]].concat(), "").ok();
     let pitcrew = pitcrew_tests::pitcrew().display().to_string();
-    let uninstalled = on_node(&[&pitcrew, "agent", "uninstall"], "");
+    let uninstalled = on_node(&[&pitcrew, "agent", "uninstall", "--node", NODE], "");
     assert_eq!(uninstalled.code, Some(0), "{uninstalled:#?}");
+    // And what it wrote at the API server: of the Node's labels the one stays that this test has set.
+    let labels = kubectl(&["get", "node", NODE, "-o", "jsonpath={.metadata.labels}"], "").ok();
+    let labels: Value = serde_json::from_str(&labels).unwrap();
+    let keys = labels.as_object().unwrap().keys();
+    let ours: Vec<&String> = keys
+        .filter(|key| key.starts_with("nvidia.com/") || key.starts_with("pitcrew.dev/"))
+        .collect();
+    assert_eq!(ours, ["nvidia.com/gpu.present"], "{uninstalled:#?}");
+    assert_eq!(
+        kubectl(&["get", "gpunodes", "-o", "name"], "").ok(),
+        "",
+        "{uninstalled:#?}"
+    );
+    let conditions = "jsonpath={.status.conditions[*].type}";
+    let conditions = kubectl(&["get", "node", NODE, "-o", conditions], "").ok();
+    assert!(!conditions.contains("GpuHealthy"), "{conditions}");
     drop(gpus);
 }

@@ -302,6 +302,7 @@ fn a_nodes_token_writes_no_other_gpu_node_and_not_what_is_wanted_of_its_own() {
     refused(ours.kubectl(apply, &object(OTHER, OTHER, json!({}))));
     refused(ours.kubectl(apply, &object(NODE, OTHER, json!({}))));
     refused(ours.kubectl(apply, &object(NODE, NODE, json!({"config": "mine"}))));
+    refused(ours.kubectl(apply, &object(NODE, NODE, json!({"inlineConfig": "version: v1"}))));
     ours.kubectl(apply, &object(NODE, NODE, json!({}))).ok();
     kubectl(
         &["apply", "-f", "-"],
@@ -324,6 +325,15 @@ fn a_nodes_token_writes_no_other_gpu_node_and_not_what_is_wanted_of_its_own() {
     ours.kubectl(apply, &object(NODE, NODE, json!({}))).ok();
     let status = json!({"status": {"product": "p"}});
     let config = json!({"spec": {"config": "y"}});
+    let inline = json!({"spec": {"config": null, "inlineConfig": "version: v1"}});
+    // The schema: a node takes one configuration.
+    let both = patch("gpunode", NODE, &json!({"spec": {"inlineConfig": "version: v1"}}));
+    let both: Vec<&str> = both.iter().map(String::as_str).collect();
+    let both = kubectl(&both, "").refused();
+    assert!(
+        both.contains("config and inlineConfig can't both be set"),
+        "{both}"
+    );
     ask(&[
         ("own status", &ours, patch_status("gpunode", NODE, &status), None),
         (
@@ -339,6 +349,12 @@ fn a_nodes_token_writes_no_other_gpu_node_and_not_what_is_wanted_of_its_own() {
             Some("what is wanted of its node"),
         ),
         (
+            "own wish, written out",
+            &ours,
+            patch("gpunode", NODE, &inline),
+            Some("what is wanted of its node"),
+        ),
+        (
             "another's wish",
             &ours,
             patch("gpunode", OTHER, &config),
@@ -350,4 +366,69 @@ fn a_nodes_token_writes_no_other_gpu_node_and_not_what_is_wanted_of_its_own() {
     let kept = kubectl(&["get", "gpunode", NODE, "-o", "jsonpath={.spec.config}"], "").ok();
     assert_eq!(kept, "x");
     kubectl(&["delete", "gpunode", NODE, OTHER], "").ok();
+}
+
+/// The kind is Node Feature Discovery's, as far as the agent needs it.
+fn node_features() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "nodefeatures.nfd.k8s-sigs.io"},
+        "spec": {
+            "group": "nfd.k8s-sigs.io", "scope": "Namespaced",
+            "names": {"kind": "NodeFeature", "plural": "nodefeatures", "singular": "nodefeature"},
+            "versions": [{
+                "name": "v1alpha1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }],
+        },
+    })
+}
+
+#[test]
+#[ignore = "needs the test bed: cargo xtask test --ring 4"]
+fn a_nodes_token_writes_the_node_feature_of_its_own_node_alone() {
+    let deployed = Deployed::new();
+    let kind = "crd/nodefeatures.nfd.k8s-sigs.io";
+    kubectl(&["apply", "-f", "-"], &node_features().to_string()).ok();
+    kubectl(
+        &["wait", "--for=condition=Established", kind, "--timeout=30s"],
+        "",
+    )
+    .ok();
+    let ours = deployed.token("pitcrew-agent", NODE);
+    let feature = |name: &str, labels: Value| {
+        json!({
+            "apiVersion": "nfd.k8s-sigs.io/v1alpha1", "kind": "NodeFeature",
+            "metadata": {"name": format!("nvidia-features-for-{name}"), "namespace": "pitcrew", "labels": labels},
+            "spec": {"labels": {"nvidia.com/gpu.count": "8"}},
+        })
+        .to_string()
+    };
+    let of = |node: &str| json!({"nfd.node.kubernetes.io/node-name": node});
+    let apply = |object: &str| {
+        let words = [
+            "apply",
+            "--server-side",
+            "--field-manager=pitcrew-labels",
+            "-f",
+            "-",
+        ];
+        ours.kubectl(&words, object)
+    };
+    apply(&feature(NODE, of(NODE))).ok();
+    for (object, words) in [
+        (feature(OTHER, of(OTHER)), "writes no NodeFeature but its own"),
+        (feature(NODE, of(OTHER)), "is of its own node"),
+        (feature(NODE, json!({})), "is of its own node"),
+    ] {
+        let refused = apply(&object).refused();
+        assert!(
+            refused.contains(words) && !refused.contains("resulted in error"),
+            "{refused}"
+        );
+    }
+    let name = format!("nvidia-features-for-{NODE}");
+    ours.kubectl(&["delete", "nodefeature", &name, "-n", "pitcrew"], "")
+        .ok();
+    kubectl(&["delete", kind], "").ok();
 }

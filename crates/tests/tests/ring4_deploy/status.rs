@@ -99,6 +99,7 @@ fn snapshot() -> Snapshot {
         held: Some(BTreeMap::new()),
         resources: vec![resource],
         registered: BTreeSet::from(["nvidia.com/gpu".to_owned()]),
+        unhealthy: BTreeMap::new(),
         tier: Tier::Native,
         problems: BTreeMap::new(),
     }

@@ -9,20 +9,30 @@ use kube::api::{ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use pitcrew_apiserver::{ApiError, Fault, Match, Verb};
 use pitcrew_core::labels::{Offer, SharedResource};
 use pitcrew_core::plugin::Sharing;
-use pitcrew_core::plugin::config::MigStrategy;
+use pitcrew_core::plugin::config::{Flags, GfdFlags, Interval, MigStrategy};
 use pitcrew_core::ports::GpuError;
 use pitcrew_scenario::Change;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::super::{Channels, MANAGER, Sink, keep, remove, wish};
+use super::super::{Channels, MANAGER, Outlet, Sink, SinkKind, keep, leave, remove, wish};
 use crate::node;
 use crate::snapshot::{Problem, Snapshot};
 use crate::testing::{Bench, NODE, by, nothing_known, until};
 
 const COUNT: &str = "nvidia.com/gpu.count";
 const PRODUCT: &str = "nvidia.com/gpu.product";
+
+/// Where a configuration has labels go.
+fn asked(use_node_feature_api: Option<bool>, output_file: Option<&str>) -> Sink {
+    let mut flags = Flags {
+        use_node_feature_api,
+        ..Flags::default()
+    };
+    flags.gfd.output_file = output_file.map(Into::into);
+    Outlet::of(None, &flags, "default").sink
+}
 
 /// An agent's labels, kept by it.
 struct Kept {
@@ -467,7 +477,7 @@ async fn define_features(bench: &Bench) {
 #[tokio::test(start_paused = true)]
 async fn a_node_feature_is_written_where_it_was_asked_for() {
     let mut bench = Bench::new("t4").await;
-    let sink = Sink::choose(Some(true), None, "default");
+    let sink = asked(Some(true), None);
     let kept = Kept::start(&bench, sink);
     kept.snapshot.send_replace(bench.look());
     until("the kind is missed", || async {
@@ -522,7 +532,7 @@ async fn a_node_feature_is_written_where_it_was_asked_for() {
 async fn a_file_is_written_where_it_was_asked_for_and_goes_with_the_agent() {
     let bench = Bench::new("t4").await;
     let path = "/etc/kubernetes/node-feature-discovery/features.d/gfd";
-    let kept = Kept::start(&bench, Sink::choose(None, Some(path.as_ref()), "default"));
+    let kept = Kept::start(&bench, asked(None, Some(path)));
     kept.snapshot.send_replace(bench.look());
     let file = bench.path(path);
     until("the file is there", || async { file.exists() }).await;
@@ -551,13 +561,88 @@ async fn a_file_is_written_where_it_was_asked_for_and_goes_with_the_agent() {
 async fn a_file_that_can_not_be_written_is_told_and_tried_again() {
     let bench = Bench::new("t4").await;
     std::fs::write(bench.path("/etc"), "in the way").unwrap();
-    let kept = Kept::start(
-        &bench,
-        Sink::choose(None, Some("/etc/features".as_ref()), "default"),
-    );
+    let kept = Kept::start(&bench, asked(None, Some("/etc/features")));
     kept.snapshot.send_replace(bench.look());
     until("it is told", || async { kept.reason().is_some() }).await;
     std::fs::remove_file(bench.path("/etc")).unwrap();
     until("it is written", || async { bench.path("/etc/features").exists() }).await;
     until("it is well", || async { kept.reason().is_none() }).await;
+}
+
+#[test]
+fn the_configuration_says_where_labels_go_as_with_gpu_feature_discovery_and_a_flag_stands_above_it() {
+    let feature = Sink::NodeFeature {
+        namespace: "default".to_owned(),
+    };
+    let file = |path: &str, removed_at_end| Sink::File {
+        path: path.into(),
+        removed_at_end,
+    };
+    assert_eq!(asked(None, None), Sink::Node);
+    assert_eq!(asked(Some(false), None), Sink::Node);
+    assert_eq!(asked(Some(true), Some("/a")), feature);
+    assert_eq!(asked(Some(false), Some("/a")), file("/a", true));
+    assert_eq!(asked(None, Some("/a")), file("/a", true));
+    let mut flags = Flags {
+        use_node_feature_api: Some(true),
+        ..Flags::default()
+    };
+    let of = |kind, flags: &Flags| Outlet::of(kind, flags, "default");
+    assert_eq!(of(Some(SinkKind::Node), &flags).sink, Sink::Node);
+    assert_eq!(
+        of(Some(SinkKind::File), &flags).sink,
+        file(GfdFlags::OUTPUT_FILE, true)
+    );
+    assert!(of(None, &flags).timestamp);
+    flags.gfd.no_timestamp = true;
+    flags.gfd.output_file = Some("/b".into());
+    assert_eq!(of(Some(SinkKind::NodeFeature), &flags).sink, feature);
+    assert!(!of(None, &flags).timestamp);
+    flags.gfd.sleep_interval = Interval::Infinite;
+    assert_eq!(of(Some(SinkKind::File), &flags).sink, file("/b", false));
+    flags.gfd.sleep_interval = Interval::from_nanos(1);
+    flags.gfd.oneshot = true;
+    assert_eq!(of(Some(SinkKind::File), &flags).sink, file("/b", false));
+}
+
+/// GPU Feature Discovery calls its object as we do.
+#[tokio::test(start_paused = true)]
+async fn a_node_feature_that_another_one_wrote_is_not_taken_away() {
+    let mut bench = Bench::new("t4").await;
+    define_features(&bench).await;
+    let name = "nvidia-features-for-worker-1";
+    let theirs = json!({
+        "apiVersion": "nfd.k8s-sigs.io/v1alpha1", "kind": "NodeFeature",
+        "metadata": {"name": name},
+        "spec": {
+            "features": {"attributes": {}, "flags": {}, "instances": {}},
+            "labels": {"nvidia.com/gpu.machine": "theirs"},
+        },
+    });
+    let theirs = serde_json::from_value(theirs).unwrap();
+    features(&bench)
+        .create(&by("gpu-feature-discovery"), &theirs)
+        .await
+        .unwrap();
+    remove(bench.client(), NODE, Some("default")).await.unwrap();
+    assert!(features(&bench).get_opt(name).await.unwrap().is_some());
+    // Both write there: only ours go.
+    let kept = Kept::start(&bench, asked(Some(true), None));
+    kept.snapshot.send_replace(bench.look());
+    let says_ours = || async {
+        features(&bench).get(name).await.unwrap().data["spec"]["labels"]
+            .get(COUNT)
+            .is_some()
+    };
+    until("ours is there", says_ours).await;
+    kept.end().await;
+    leave(&bench.deps, &asked(Some(true), None)).await;
+    assert!(!says_ours().await);
+    assert!(features(&bench).get_opt(name).await.unwrap().is_some());
+    assert!(
+        bench
+            .told()
+            .iter()
+            .any(|text| text.contains("took ours from the NodeFeature"))
+    );
 }

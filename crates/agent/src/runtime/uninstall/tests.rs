@@ -6,6 +6,7 @@ use crate::runtime::install::{HOOK, WrapperSettings};
 
 const SPEC: &str = "/var/run/cdi/k8s.device-plugin.nvidia.com-gpu.json";
 const SOCKET: &str = "/var/lib/kubelet/device-plugins/pitcrew-gpu.sock";
+const LABELS: &str = "/etc/kubernetes/node-feature-discovery/features.d/gfd";
 const HOME: &str = "/var/lib/rancher/rke2/agent/pitcrew";
 const WRAPPER_PATH: &str = "/usr/local/nvidia/toolkit/nvidia-container-runtime";
 
@@ -21,9 +22,12 @@ fn planned(node: &Node, wrapper_too: bool) -> Result<Plan, Refused> {
         node.dir.path(),
         &node.fs(),
         &node.host(),
-        Path::new(SPEC).parent().unwrap(),
-        vec![SOCKET.into()],
-        wrapper_too,
+        Sites {
+            cdi_dir: Path::new(SPEC).parent().unwrap().to_owned(),
+            sockets: vec![SOCKET.into()],
+            label_files: vec![LABELS.into()],
+            wrapper_too,
+        },
     )
 }
 
@@ -205,4 +209,46 @@ fn a_specification_of_somebody_else_that_names_our_hook_keeps_it() {
     );
     node.executor().run(&plan.steps).unwrap();
     assert!(node.runs(Path::new(&hook)));
+}
+
+#[test]
+fn marker_files_and_labels_for_others_go_where_we_wrote_them_and_before_specifications() {
+    let node = installed();
+    let markers = node.at("/run/nvidia/validations");
+    fs::create_dir_all(&markers).unwrap();
+    let ours = "# written by pitcrew, removed when it is no longer true\n";
+    fs::write(
+        markers.join("driver-ready"),
+        format!("{ours}IS_HOST_DRIVER=true\n"),
+    )
+    .unwrap();
+    fs::write(markers.join("toolkit-ready"), ours).unwrap();
+    fs::write(markers.join("plugin-ready"), "").unwrap();
+    fs::create_dir_all(node.at(LABELS).parent().unwrap()).unwrap();
+    fs::write(
+        node.at(LABELS),
+        "nvidia.com/gpu.count=1\npitcrew.dev/gpu.class=datacentre\n",
+    )
+    .unwrap();
+    let plan = planned(&node, false).unwrap();
+    let at = |path: &str| {
+        plan.steps
+            .iter()
+            .position(|step| step.path() == Path::new(path))
+            .unwrap()
+    };
+    assert!(at(SOCKET) < at("/run/nvidia/validations/driver-ready"));
+    assert!(at(LABELS) < at(SPEC));
+    node.executor().run(&plan.steps).unwrap();
+    let left: Vec<_> = fs::read_dir(&markers)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["plugin-ready"], "which is somebody else's");
+    assert!(!node.at(LABELS).exists());
+    // GPU Feature Discovery's own.
+    fs::write(node.at(LABELS), "nvidia.com/gpu.count=1\n").unwrap();
+    let plan = planned(&node, false).unwrap();
+    node.executor().run(&plan.steps).unwrap();
+    assert!(node.at(LABELS).exists());
 }

@@ -17,17 +17,30 @@ const OF_KUBELETS: &[&str] = &[
     "/etc/kubernetes/kubelet.conf",
 ];
 
-/// A client as the pod has it, or by `KUBECONFIG`, or as the node's kubelet has it; `None` for a node on its own, which
-/// is told. Nobody is asked over the network yet.
+/// A client as [`look`] finds it; `None` for a node on its own, which is told.
 pub(super) async fn find(
     host: &HostRoots,
     root: &Path,
     output: &mut Output<'_>,
 ) -> Result<Option<Client>, Error> {
+    match look(host, root).await {
+        Ok(client) => Ok(Some(client)),
+        Err(why) => {
+            output.remark(&format!(
+                "no API server is asked, so there are no labels and no status: {why}"
+            ))?;
+            Ok(None)
+        }
+    }
+}
+
+/// A client as the pod has it, or by `KUBECONFIG`, or as the node's kubelet has it; or why there is none. Nobody is asked
+/// over the network yet.
+pub(super) async fn look(host: &HostRoots, root: &Path) -> Result<Client, String> {
     let mut why = Vec::new();
     match Config::infer().await {
         Ok(config) => match Client::try_from(config) {
-            Ok(client) => return Ok(Some(client)),
+            Ok(client) => return Ok(client),
             Err(error) => why.push(error.to_string()),
         },
         Err(error) => why.push(error.to_string()),
@@ -35,15 +48,11 @@ pub(super) async fn find(
     for path in OF_KUBELETS.iter().map(Path::new) {
         let Ok(text) = host.read(path) else { continue };
         match of_kubelet(&text, root).await {
-            Ok(client) => return Ok(Some(client)),
+            Ok(client) => return Ok(client),
             Err(error) => why.push(format!("`{}`: {error}", path.display())),
         }
     }
-    output.remark(&format!(
-        "no API server is asked, so there are no labels and no status: {}",
-        why.join("; ")
-    ))?;
-    Ok(None)
+    Err(why.join("; "))
 }
 
 async fn of_kubelet(text: &[u8], root: &Path) -> Result<Client, String> {

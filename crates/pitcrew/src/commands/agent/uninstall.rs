@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use pitcrew_agent::plugin::is_our_socket;
 use pitcrew_agent::runtime::install::{Executor, Step};
-use pitcrew_agent::runtime::uninstall::look_and_plan;
+use pitcrew_agent::runtime::uninstall::{Sites, cluster, look_and_plan};
 use pitcrew_cli::{AgentUninstallArgs, ExitStatus, GlobalArgs};
+use pitcrew_core::plugin::config::GfdFlags;
 use pitcrew_core::ports::HostFs as _;
 use pitcrew_host::{Host, HostRoots, Roots};
 
+use super::{client, settings};
 use crate::error::Error;
 use crate::output::Output;
 
@@ -27,7 +29,14 @@ pub(super) fn run(
         .filter(|name| is_our_socket(name))
         .map(|name| plugins.join(name))
         .collect();
-    let plan = look_and_plan(&global.root, &fs, &host, &args.cdi_dir, there, args.wrapper_too)?;
+    let asked = args.output_file.iter().cloned();
+    let sites = Sites {
+        cdi_dir: args.cdi_dir.clone(),
+        sockets: there,
+        label_files: asked.chain([GfdFlags::OUTPUT_FILE.into()]).collect(),
+        wrapper_too: args.wrapper_too,
+    };
+    let plan = look_and_plan(&global.root, &fs, &host, sites)?;
     let executor = Executor::new(&global.root);
     for step in &plan.steps {
         if !args.dry_run {
@@ -41,7 +50,44 @@ pub(super) fn run(
     for remark in &plan.remarks {
         output.remark(&format!("left: {remark}"))?;
     }
+    if !args.no_api {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::NoThread)?;
+        runtime.block_on(at_the_api_server(args, global, &fs, output))?;
+    }
     Ok(ExitStatus::Fine)
+}
+
+/// What was written there, as far as the credentials at hand allow it.
+async fn at_the_api_server(
+    args: &AgentUninstallArgs,
+    global: &GlobalArgs,
+    fs: &HostRoots,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let client = match client::look(fs, &global.root).await {
+        Ok(client) => client,
+        Err(why) => {
+            let text =
+                "left: what the agent wrote at the API server, labels and GpuNode, as none is known here";
+            return output.remark(&format!("{text}: {why}"));
+        }
+    };
+    let node = match &args.node {
+        Some(node) => node.clone(),
+        None => settings::host_name(&global.root)?,
+    };
+    let report = cluster::take_away(&client, &node, &args.namespace, args.dry_run).await;
+    let verb = if args.dry_run { "would remove" } else { "removed" };
+    for what in &report.taken {
+        output.remark(&format!("{verb} {what}"))?;
+    }
+    for what in &report.left {
+        output.remark(&format!("left: {what}"))?;
+    }
+    Ok(())
 }
 
 fn told(step: &Step, is_only_said: bool) -> String {
