@@ -1,0 +1,7 @@
+//! `pitcrew prove`: work that takes a GPU to its limit, and an answer for each of its results that is known beforehand.
+//!
+//! Operands are small integers ([`operands`]), so every product is exact in every format and in every order, and the CPU
+//! knows what must come out. A [`device::Device`] is a GPU through the driver's `libcuda.so.1`, or a stand-in on the CPU.
+
+pub mod device;
+pub mod operands;
