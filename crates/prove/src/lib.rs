@@ -5,3 +5,4 @@
 
 pub mod device;
 pub mod operands;
+pub mod verify;
