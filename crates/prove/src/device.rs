@@ -75,6 +75,20 @@ impl Format {
     }
 }
 
+impl From<Format> for pitcrew_core::proof::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Bf16 => Self::Bf16,
+            Format::Fp16 => Self::Fp16,
+            Format::Tf32 => Self::Tf32,
+            Format::Fp8 => Self::Fp8,
+            Format::Int8 => Self::Int8,
+            Format::Fp32 => Self::Fp32,
+            Format::Fp64 => Self::Fp64,
+        }
+    }
+}
+
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -609,6 +623,32 @@ impl Work {
     }
 }
 
+/// How much smaller than the GPU that it stands for a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scale {
+    /// Each byte stands for that many.
+    pub bytes: u64,
+    /// Each operation stands for that many.
+    pub operations: u64,
+    /// Edge of the matrices of a GEMM.
+    pub edge: u32,
+    /// K of a GEMM.
+    pub k: u32,
+    /// Rounds of a loop in one launch.
+    pub rounds: u32,
+}
+
+impl Scale {
+    /// Of a real GPU.
+    pub const REAL: Self = Self {
+        bytes: 1,
+        operations: 1,
+        edge: 8192,
+        k: 8192,
+        rounds: 1024,
+    };
+}
+
 /// A device that can work. One thread uses it at a time; several devices work side by side.
 pub trait Device {
     /// What it is.
@@ -652,6 +692,11 @@ pub trait Device {
 
     /// Does two lists at the same time, each in its order; both begin together. Times of both.
     fn run_beside(&self, first: &[Work], second: &[Work]) -> Result<[Vec<Duration>; 2], DeviceError>;
+
+    /// How much smaller than a real GPU this is.
+    fn scale(&self) -> Scale {
+        Scale::REAL
+    }
 
     /// Opens the way to another device's memory, and numbers it. `Unsupported` with the reason where there is none.
     fn reach(&self, peer: &DeviceFacts) -> Result<PeerId, DeviceError>;

@@ -5,4 +5,6 @@
 
 pub mod device;
 pub mod operands;
+pub mod pace;
+pub mod stand_in;
 pub mod verify;
