@@ -3,8 +3,15 @@
 //! Operands are small integers ([`operands`]), so every product is exact in every format and in every order, and the CPU
 //! knows what must come out. A [`device::Device`] is a GPU through the driver's `libcuda.so.1`, or a stand-in on the CPU.
 
+mod bench;
 pub mod device;
+pub mod inject;
 pub mod operands;
 pub mod pace;
+mod phase;
+pub mod profile;
+pub mod progress;
+pub mod run;
 pub mod stand_in;
+pub mod telemetry;
 pub mod verify;
