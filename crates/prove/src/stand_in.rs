@@ -164,6 +164,7 @@ pub struct StandIn {
     gemms: Cell<u64>,
     loops: Cell<u64>,
     passes: Cell<u64>,
+    product: RefCell<Option<Arc<work::Product>>>,
 }
 
 /// Memory that it has, whatever the card has.
@@ -231,6 +232,7 @@ impl StandIn {
             gemms: Cell::default(),
             loops: Cell::default(),
             passes: Cell::default(),
+            product: RefCell::default(),
         }
     }
 

@@ -132,7 +132,7 @@ impl Exercise for SelfTest {
         for &format in &self.formats {
             let known = bench.choices.iter().position(|(known, _)| *known == format);
             let mut choices = match known {
-                Some(at) => bench.choices.remove(at).1,
+                Some(at) => bench.choices[at].1.clone(),
                 None => bench.device.choices(format),
             };
             let mut usable = Vec::new();
@@ -152,6 +152,7 @@ impl Exercise for SelfTest {
             }
             refused_at_all.extend(choices.refused.iter().cloned());
             let refused = choices.refused;
+            bench.choices.retain(|(known, _)| *known != format);
             bench.choices.push((format, Choices { usable, refused }));
         }
         tally.refuse(&refused_at_all);

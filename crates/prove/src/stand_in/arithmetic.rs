@@ -68,6 +68,7 @@ fn integer(value: f64) -> u32 {
 }
 
 /// A tile: where it begins in C, and its values row by row.
+#[derive(Debug, Clone)]
 pub(super) struct Tile {
     pub(super) row: u32,
     pub(super) column: u32,

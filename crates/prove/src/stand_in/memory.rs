@@ -118,6 +118,16 @@ impl Memory {
         Ok(&self.bytes[range])
     }
 
+    /// Writes 64-bit words, each by its index.
+    pub(super) fn fill(&mut self, span: Span, word: impl Fn(u64) -> u64) -> Result<(), DeviceError> {
+        let range = self.range(span)?;
+        for (index, bytes) in (0..).zip(self.bytes[range].chunks_exact_mut(8)) {
+            bytes.copy_from_slice(&word(index).to_le_bytes());
+        }
+        self.settle();
+        Ok(())
+    }
+
     pub(super) fn write(&mut self, span: Span, data: &[u8]) -> Result<(), DeviceError> {
         let span = Span {
             bytes: data.len() as u64,
