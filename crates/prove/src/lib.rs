@@ -3,6 +3,8 @@
 //! Operands are small integers ([`operands`]), so every product is exact in every format and in every order, and the CPU
 //! knows what must come out. A [`device::Device`] is a GPU through the driver's `libcuda.so.1`, or a stand-in on the CPU.
 
+pub mod cuda;
 pub mod device;
+pub mod kernels;
 pub mod operands;
 pub mod verify;
