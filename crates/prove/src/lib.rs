@@ -4,8 +4,10 @@
 //! knows what must come out. A [`device::Device`] is a GPU through the driver's `libcuda.so.1`, or a stand-in on the CPU.
 
 mod bench;
+pub mod cuda;
 pub mod device;
 pub mod inject;
+pub mod kernels;
 pub mod operands;
 pub mod pace;
 mod phase;
