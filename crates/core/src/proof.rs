@@ -1,6 +1,6 @@
 //! The report of a proof: what was measured of each GPU at its limit, what it should have been, and what follows.
 //!
-//! [`Evidence`] is what a run has seen, without opinion. The judgement makes a [`Report`] of it, which is what is
+//! [`Evidence`] is what a run has seen, without opinion. [`judge`] makes a [`Report`] of it, which is what is
 //! written, merged and shown. Everything is optional that a driver may not tell: what is absent was not read, and
 //! `unread` says why; nothing is ever written as 0 because it is unknown.
 //!
@@ -8,7 +8,12 @@
 
 mod device;
 mod evidence;
+pub mod expected;
+pub mod fleet;
+mod judge;
 mod phase;
+mod read;
+mod thresholds;
 mod timestamp;
 mod verdict;
 
@@ -19,10 +24,13 @@ pub use evidence::{
     Driver, Evidence, Node, ParseProfileError, PeerPath, PeerRoute, Profile, Run, SetupError, SetupErrorCode,
     Tool,
 };
+pub use judge::judge;
 pub use phase::{
     Bits, Corruption, CorruptionClass, Coverage, Format, Outcome, ParseFormatError, Phase, PhaseKind, Rate,
     Refused, Skip, SmResult, Unit,
 };
+pub use read::{MAX_BYTES, ReadError, parse};
+pub use thresholds::{Borders, Thresholds};
 pub use timestamp::{ParseTimestampError, Timestamp};
 pub use verdict::{Figure, Grade, Judgement, Reason, ReasonCode, Verdict};
 
@@ -41,3 +49,6 @@ pub struct Report {
     /// What was measured.
     pub evidence: Evidence,
 }
+
+#[cfg(test)]
+mod tests;

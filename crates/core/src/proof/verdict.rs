@@ -121,6 +121,9 @@ pub struct Reason {
     /// Index of the device in the evidence; absent for what concerns the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<usize>,
+    /// Title of the phase ([`Phase::title`](super::Phase::title)); absent for what no single phase has shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
     /// What happened, with figures; lower case, no period.
     pub text: String,
 }
