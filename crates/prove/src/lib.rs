@@ -10,6 +10,7 @@ pub mod inject;
 pub mod kernels;
 pub mod operands;
 pub mod pace;
+pub mod peers;
 mod phase;
 pub mod profile;
 pub mod progress;

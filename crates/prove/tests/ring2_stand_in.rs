@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use pitcrew_core::catalog::ComputeCapability;
 use pitcrew_core::inventory::CudaVersion;
-use pitcrew_core::proof::{CorruptionClass, Outcome, Phase, PhaseKind, Profile, SetupErrorCode, Skip, Unit};
-use pitcrew_prove::device::{DeviceFacts, Variant};
+use pitcrew_core::proof::{
+    CorruptionClass, Outcome, PeerPath, PeerRoute, Phase, PhaseKind, Profile, SetupErrorCode, Skip, Unit,
+};
+use pitcrew_prove::device::{Device, DeviceFacts, Variant};
+use pitcrew_prove::pace::Pace;
+use pitcrew_prove::peers::{self, Peers};
 use pitcrew_prove::progress::Progress;
 use pitcrew_prove::run::{Options, Outcomes, Place, run};
 use pitcrew_prove::stand_in::{Ailment, Description, Rates, StandIn};
@@ -15,7 +19,11 @@ use pitcrew_prove::telemetry::Unwatched;
 const GIB: u64 = 1 << 30;
 
 fn h100(ailments: &[Ailment], seed: u64) -> StandIn {
-    StandIn::new(Description {
+    StandIn::new(description(ailments, seed))
+}
+
+fn description(ailments: &[Ailment], seed: u64) -> Description {
+    Description {
         facts: DeviceFacts {
             name: "NVIDIA H100 80GB HBM3".to_owned(),
             uuid: "GPU-0".to_owned(),
@@ -42,7 +50,7 @@ fn h100(ailments: &[Ailment], seed: u64) -> StandIn {
         },
         ailments: ailments.to_vec(),
         seed,
-    })
+    }
 }
 
 fn options(profile: Profile) -> Options {
@@ -510,10 +518,10 @@ fn what_finds_no_memory_is_not_tested_and_says_so() {
 fn a_run_that_is_stopped_ends_within_a_second_with_what_it_has() {
     let device = h100(&[], 1);
     let stop_at = Duration::from_secs(15);
-    let is_cancelled = || pitcrew_prove::pace::Pace::elapsed(&device) >= stop_at;
+    let is_cancelled = || device.elapsed() >= stop_at;
     let proof = Proof::until(&device, &options(Profile::Prove), &is_cancelled);
     assert!(proof.outcomes.is_interrupted);
-    assert!(pitcrew_prove::pace::Pace::elapsed(&device) < stop_at + Duration::from_secs(1));
+    assert!(device.elapsed() < stop_at + Duration::from_secs(1));
     let phases = &proof.outcomes.phases;
     assert!(phases.iter().any(|phase| phase.outcome == Outcome::Interrupted));
     assert!(phases.iter().any(|phase| phase.outcome == Outcome::Ran));
@@ -538,4 +546,80 @@ fn a_burn_has_pulses_and_no_phase_twice() {
     let pulse = proof.phase("pulse bf16");
     assert_eq!(pulse.outcome, Outcome::Ran);
     assert!(proof.phase("gemm bf16").seconds > 60.0);
+}
+
+/// GPUs that see each other.
+fn pair(bad: Option<Ailment>) -> Vec<StandIn> {
+    let devices: Vec<StandIn> = (0..2)
+        .map(|number| {
+            let mut description = description(bad.filter(|_| number == 1).as_slice(), 5);
+            description.facts.uuid = format!("GPU-{number}");
+            description.rates.peer = Some(378e9);
+            StandIn::new(description)
+        })
+        .collect();
+    StandIn::connect(&devices);
+    devices
+}
+
+fn peers_of(devices: &[StandIn]) -> Vec<PeerPath> {
+    let all: Vec<&dyn Device> = devices.iter().map(|device| device as &dyn Device).collect();
+    // Each stand-in has a time of its own: that of both together is what counts.
+    struct Both<'a>(&'a [StandIn]);
+    impl Pace for Both<'_> {
+        fn elapsed(&self) -> Duration {
+            self.0.iter().map(Pace::elapsed).sum()
+        }
+        fn rest(&self, time: Duration) {
+            self.0[0].rest(time);
+        }
+    }
+    peers::run(
+        &Peers {
+            devices: &all,
+            pace: &Both(devices),
+            is_cancelled: &|| false,
+            route: &|_, _| PeerRoute::NvLink,
+        },
+        Duration::from_secs(1),
+    )
+}
+
+#[test]
+fn copies_between_gpus_are_measured_and_compared_in_each_direction() {
+    let paths = peers_of(&pair(None));
+    let ends: Vec<_> = paths.iter().map(|path| (path.from, path.to)).collect();
+    assert_eq!(ends, [(0, 1), (1, 0)]);
+    for path in &paths {
+        assert_eq!(path.outcome, Outcome::Ran);
+        assert!(near(path.rate.unwrap().p50, 378.0), "{path:?}");
+        assert!(path.verified_bytes > 0 && path.corruption_count == 0);
+    }
+}
+
+#[test]
+fn what_arrives_wrong_at_a_peer_is_found_in_that_direction() {
+    let stuck = Ailment::StuckBit {
+        address: 2000,
+        bit: 1,
+        value: true,
+    };
+    let paths = peers_of(&pair(Some(stuck)));
+    assert_eq!(paths[0].corruptions[0].class, CorruptionClass::Transfer);
+    assert_eq!(paths[0].corruptions[0].difference().unwrap().0, 2);
+}
+
+#[test]
+fn gpus_without_a_way_to_each_other_say_so() {
+    let devices = [h100(&[], 1), h100(&[], 2)];
+    for path in peers_of(&devices) {
+        assert_eq!(path.route, PeerRoute::Host);
+        assert!(matches!(
+            path.outcome,
+            Outcome::Skipped {
+                skip: Skip::Unsupported,
+                ..
+            }
+        ));
+    }
 }
