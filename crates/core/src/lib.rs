@@ -16,6 +16,7 @@ pub mod pci;
 pub mod plugin;
 pub mod ports;
 pub mod product;
+pub mod proof;
 pub mod reading;
 pub mod xid;
 

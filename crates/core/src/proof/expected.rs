@@ -1,0 +1,370 @@
+//! What a healthy GPU reaches: from the catalogue where the card is there, else from its SMs and their clock.
+//!
+//! Peaks are operations per clock and SM, two for each multiplication with its addition, sums in FP32 (S32 for INT8).
+//! Source: fact sheet `prove`, section 5, and NVIDIA's white papers of each architecture.
+
+use super::{Device, Format};
+use crate::catalog::Card;
+use crate::mig;
+
+/// What a figure should be, and what that rests on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expected {
+    /// In the unit of the figure.
+    pub value: f64,
+    /// `measured`, `estimated` or `computed`, and how.
+    pub basis: String,
+    /// True where a healthy card of this kind was measured: only then can a figure by itself be a failure.
+    pub is_measured: bool,
+}
+
+impl Expected {
+    fn from_catalogue(value: f64, basis: &str) -> Self {
+        let is_measured = basis.starts_with("measured");
+        let basis = if is_measured || basis.starts_with("estimated") {
+            basis.to_owned()
+        } else {
+            format!("estimated: {basis}")
+        };
+        Self {
+            value,
+            basis,
+            is_measured,
+        }
+    }
+
+    fn scaled(self, factor: f64, why: &str) -> Self {
+        Self {
+            value: self.value * factor,
+            basis: format!("{}; {why}", self.basis),
+            ..self
+        }
+    }
+
+    fn estimated(self, factor: f64, why: &str) -> Self {
+        let scaled = self.scaled(factor, why);
+        Self {
+            basis: format!("estimated from another format or kernel: {}", scaled.basis),
+            is_measured: false,
+            ..scaled
+        }
+    }
+}
+
+/// Operations per clock and SM of a whole card, by what the hardware has: the best instruction for the format.
+///
+/// None for formats that the hardware has no instruction for, and where the rate isn't known.
+pub fn peak_per_clock(device: &Device, format: Format) -> Option<f64> {
+    let (major, minor) = device.compute_capability?;
+    let full_rate = match (major, minor) {
+        (7 | 12, _) | (8, 6 | 9) => 1024.0,
+        (8, 0) => 2048.0,
+        (9, 0) => 4096.0,
+        (10, _) => 8192.0,
+        _ => 0.0,
+    };
+    let tensor = full_rate * held_back(device, full_rate);
+    let plain = plain_per_clock(major, minor)?;
+    let best = match format {
+        Format::Fp16 => tensor,
+        Format::Bf16 if major >= 8 => tensor,
+        Format::Tf32 if major >= 8 => tensor / 2.0,
+        Format::Bf16 | Format::Tf32 | Format::Fp32 => 0.0,
+        // Sums in integers are not slowed down where those in FP32 are. 10.3 has given up most of INT8 and FP64.
+        Format::Int8 if (major, minor) == (10, 3) => return None,
+        Format::Int8 if major >= 8 || (major, minor) == (7, 5) => full_rate * 2.0,
+        Format::Int8 if (major, minor) == (6, 1) => return Some(1024.0),
+        Format::Fp8 if (major, minor) == (8, 9) || major >= 9 => tensor * 2.0,
+        Format::Int8 | Format::Fp8 => return None,
+        Format::Fp64 => {
+            return match (major, minor) {
+                (9, 0) => Some(256.0),
+                (8 | 10, 0) => Some(128.0),
+                (6 | 7, 0) => Some(64.0),
+                (5 | 6, _) => Some(8.0),
+                (7, 5) | (8, 6 | 9) | (12, _) => Some(4.0),
+                _ => None,
+            };
+        }
+    };
+    Some(if best > 0.0 { best } else { plain })
+}
+
+/// FP32 without tensor cores: two operations for each core.
+fn plain_per_clock(major: u32, minor: u32) -> Option<f64> {
+    match (major, minor) {
+        (5 | 9 | 10 | 12, _) | (6, 1..) | (8, 6 | 9) => Some(256.0),
+        (6 | 8, 0) | (7, _) => Some(128.0),
+        _ => None,
+    }
+}
+
+/// The part of their architecture's rate that some cards are held to: `GeForce`, A10G and L40 a half where sums are FP32,
+/// H20 a quarter. It follows from the datasheet's rate.
+fn held_back(device: &Device, full_rate: f64) -> f64 {
+    let of_datasheet = || {
+        let card = device.card()?;
+        let per_second = f64::from(card.sm_count) * f64::from(card.boost_mhz) * 1e6;
+        Some(card.tensor_tflops? * 1e12 / per_second / full_rate)
+    };
+    match of_datasheet() {
+        Some(part) if part < 0.37 => 0.25,
+        Some(part) if part < 0.75 => 0.5,
+        _ => 1.0,
+    }
+}
+
+/// The part of [`peak_per_clock`] that these kernels reach on a healthy chip, in a loop from shared memory or in a large
+/// product. All are estimates until they are measured on each architecture, so they can warn and not fail.
+pub fn pipe_efficiency(device: &Device, format: Format, variant: &str, is_loop: bool) -> Option<Expected> {
+    let (major, _) = device.compute_capability?;
+    let peak = peak_per_clock(device, format)?;
+    let simt = match format {
+        Format::Bf16 | Format::Fp16 | Format::Tf32 | Format::Fp32 => {
+            plain_per_clock(major, device.compute_capability?.1)? / peak
+        }
+        Format::Fp64 if matches!(device.compute_capability?, (8 | 9, 0)) => 0.5,
+        Format::Fp64 => 1.0,
+        Format::Int8 => 512.0 / peak,
+        Format::Fp8 => return None,
+    };
+    let (of_loop, of_product, how) = match (variant, major) {
+        ("simt", _) => (simt * 0.90, simt * 0.80, "plain cores"),
+        ("m8n8k4", 7) => (0.85, 0.65, "m8n8k4"),
+        ("m16n8k8", 7) => (0.90, 0.80, "m16n8k8"),
+        ("m16n8k8", 9) => (0.40, 0.35, "m16n8k8 on Hopper"),
+        ("m16n8k8", 10) => (0.20, 0.15, "m16n8k8 on Blackwell"),
+        ("m16n8k8", _) => (0.80, 0.60, "m16n8k8 on a newer card"),
+        ("m16n8k16", 9) => (0.63, 0.58, "m16n8k16 on Hopper, published 63-65 % of the peak"),
+        ("m16n8k16", 10) => (0.30, 0.25, "m16n8k16 on Blackwell"),
+        ("m16n8k16", _) => (0.93, 0.80, "m16n8k16"),
+        ("fp8", 8 | 12) => (0.90, 0.75, "FP8 by mma"),
+        ("wgmma", 9) => (0.93, 0.85, "wgmma"),
+        ("tcgen05", 10) => (0.85, 0.60, "tcgen05"),
+        _ => return None,
+    };
+    Some(Expected {
+        value: if is_loop { of_loop } else { of_product },
+        basis: format!("estimated: {how}"),
+        is_measured: false,
+    })
+}
+
+/// TFLOP/s of large products.
+pub fn product(device: &Device, format: Format, variant: &str) -> Option<Expected> {
+    let card = device.card()?;
+    let whole = product_of_card(card, device, format, variant)?;
+    Some(match slice_of_sms(card, device) {
+        // Part of a GPU's SMs: a little is lost at the borders (fact sheet `prove`, section 5).
+        Some(part) => whole.scaled(part * 0.97, "by the SMs of the MIG device"),
+        None => whole,
+    })
+}
+
+fn product_of_card(card: &Card, device: &Device, format: Format, variant: &str) -> Option<Expected> {
+    if format == Format::Fp32 {
+        let basis = "estimated: 0.85 of the datasheet's FP32";
+        return Some(Expected::from_catalogue(card.fp32_tflops? * 0.85, basis));
+    }
+    let catalogued = || {
+        let basis = &card.expected_tensor_basis;
+        Some(Expected::from_catalogue(card.expected_tensor_tflops?, basis))
+    };
+    let of_catalogue = match card.tensor_dtype.as_str() {
+        "bf16" => Format::Bf16,
+        "fp16" => Format::Fp16,
+        _ => return None,
+    };
+    let peak = |format| peak_per_clock(device, format);
+    let same_rate = peak(format)? / peak(of_catalogue)?;
+    let is_same = format == of_catalogue || matches!((format, of_catalogue), (Format::Fp16, Format::Bf16));
+    let best = best_variant(device)?;
+    let by_kernel = if variant == best || (format == Format::Fp8 && variant == "fp8") {
+        None
+    } else {
+        let reach = |variant: &str| pipe_efficiency(device, format, variant, false);
+        Some(reach(variant)?.value / reach(best)?.value)
+    };
+    let expected = catalogued()?;
+    Some(match (is_same, by_kernel) {
+        (true, None) => expected,
+        (_, by_kernel) => {
+            let why = format!("{format} by {variant}");
+            expected.estimated(same_rate * by_kernel.unwrap_or(1.0), &why)
+        }
+    })
+}
+
+/// The variant that the catalogue's figures go with.
+fn best_variant(device: &Device) -> Option<&'static str> {
+    Some(match device.compute_capability? {
+        (7, 0 | 2) => "m8n8k4",
+        (7, _) => "m16n8k8",
+        (8 | 12, _) => "m16n8k16",
+        (9, _) => "wgmma",
+        (10, _) => "tcgen05",
+        _ => "simt",
+    })
+}
+
+/// GB/s of memory in a copy or triad.
+pub fn memory(device: &Device) -> Option<Expected> {
+    let card = device.card()?;
+    let whole = Expected::from_catalogue(card.expected_memory_gbs?, &card.expected_memory_basis);
+    Some(match &device.mig {
+        Some(slice) => {
+            let slices = mig::geometry(card).map_or(8, |geometry| geometry.memory_slices);
+            let part = f64::from(slice.memory_slices) / f64::from(slices);
+            whole.scaled(part.min(1.0), "by the memory slices of the MIG device")
+        }
+        None => whole,
+    })
+}
+
+/// GB/s of copies between pinned host memory and the GPU, one way, over the widest link that GPU and slot have together.
+/// None where the CPU isn't behind PCIe.
+pub fn host(device: &Device) -> Option<Expected> {
+    let card = device.card();
+    if card.is_some_and(|card| card.expected_pcie_gbs.is_none()) {
+        return None;
+    }
+    let generation = device.pcie_generation_max.or(card.map(|card| card.pcie_gen))?;
+    let width = device.pcie_width_max.or(card.map(|card| card.pcie_width))?;
+    // Sixteen lanes, as measured by nvbandwidth (fact sheet `prove`, section 5).
+    let of_sixteen = match generation {
+        1 => 3.0,
+        2 => 6.0,
+        3 => 12.3,
+        4 => 25.5,
+        5 => 54.0,
+        _ => return None,
+    };
+    Some(Expected {
+        value: of_sixteen * f64::from(width) / 16.0,
+        basis: format!("measured: PCIe {generation}.0 x{width}, pinned memory"),
+        is_measured: true,
+    })
+}
+
+/// GB/s from one GPU to another over NVLink, one way.
+pub fn nvlink(device: &Device) -> Option<Expected> {
+    let total = device.card()?.nvlink_gbs;
+    (total > 0).then(|| Expected {
+        value: f64::from(total) / 2.0 * 0.83,
+        basis: "estimated: 0.83 of the links' rate".to_owned(),
+        is_measured: false,
+    })
+}
+
+/// Part of the card's SMs that a MIG device has; none for a whole GPU.
+fn slice_of_sms(card: &Card, device: &Device) -> Option<f64> {
+    device.mig.as_ref()?;
+    let sms = device.sm_count?;
+    (sms < card.sm_count).then(|| f64::from(sms) / f64::from(card.sm_count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog;
+    use crate::proof::MigSlice;
+
+    fn of(card: &Card) -> Device {
+        Device {
+            name: format!("NVIDIA {}", card.name),
+            pci_device_id: Some(card.pci_device_id),
+            compute_capability: Some((card.compute_capability.major, card.compute_capability.minor)),
+            sm_count: Some(card.sm_count),
+            clock_sm_max_mhz: Some(card.boost_mhz),
+            ..Device::default()
+        }
+    }
+
+    fn card(query: &str) -> &'static Card {
+        catalog::find(query).unwrap()
+    }
+
+    #[test]
+    fn peaks_times_sms_times_clock_are_the_datasheets_rates() {
+        let mut compared = 0;
+        for card in catalog::all() {
+            let device = of(card);
+            if device.card().is_none_or(|found| found.name != card.name) {
+                continue;
+            }
+            let at_boost = f64::from(card.sm_count) * f64::from(card.boost_mhz) * 1e6 / 1e12;
+            let mut compare = |format, datasheet: Option<f64>, tolerance: f64| {
+                let Some(datasheet) = datasheet else { return };
+                let peak = peak_per_clock(&device, format).unwrap() * at_boost;
+                let off = (peak / datasheet - 1.0).abs();
+                assert!(
+                    off < tolerance,
+                    "{} {format}: {peak:.1} of {datasheet}",
+                    card.name
+                );
+                compared += 1;
+            };
+            compare(Format::Fp32, card.fp32_tflops, 0.12);
+            match &*card.tensor_dtype {
+                // Some are stated at a lower clock than the boost that goes with their FP32.
+                "bf16" => compare(Format::Bf16, card.tensor_tflops, 0.17),
+                "fp16" => compare(Format::Fp16, card.tensor_tflops, 0.17),
+                _ => {}
+            }
+            compare(Format::Fp8, card.fp8_tflops, 0.17);
+        }
+        assert!(compared > 150, "{compared}");
+    }
+
+    #[test]
+    fn an_h100_is_held_against_what_was_measured() {
+        let device = of(card("H100 SXM5"));
+        let expected = product(&device, Format::Bf16, "wgmma").unwrap();
+        assert!(expected.is_measured);
+        assert!((expected.value - 785.0).abs() < 1e-9);
+        let older = product(&device, Format::Bf16, "m16n8k16").unwrap();
+        assert!(
+            !older.is_measured && older.value > 400.0 && older.value < 600.0,
+            "{older:?}"
+        );
+        assert!(memory(&device).unwrap().is_measured);
+        let fp8 = product(&device, Format::Fp8, "wgmma").unwrap();
+        assert!(!fp8.is_measured && (fp8.value - 1570.0).abs() < 1e-9, "{fp8:?}");
+    }
+
+    #[test]
+    fn a_mig_device_is_held_against_its_part() {
+        let mut device = of(card("H100 SXM5"));
+        device.sm_count = Some(60);
+        device.mig = Some(MigSlice {
+            profile: "3g.40gb".to_owned(),
+            memory_slices: 4,
+        });
+        let product = product(&device, Format::Bf16, "wgmma").unwrap();
+        assert!((product.value - 785.0 * 60.0 / 132.0 * 0.97).abs() < 1e-6);
+        assert!((memory(&device).unwrap().value - 3017.0 / 2.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_card_in_an_older_slot_is_held_against_the_slot() {
+        let mut device = of(card("H100 SXM5"));
+        assert!((host(&device).unwrap().value - 54.0).abs() < 1e-9);
+        device.pcie_generation_max = Some(4);
+        device.pcie_width_max = Some(8);
+        assert!((host(&device).unwrap().value - 12.75).abs() < 1e-9);
+        assert_eq!(host(&of(card("GH200 96GB"))), None);
+    }
+
+    #[test]
+    fn a_card_that_is_not_in_the_catalogue_has_peaks_and_no_figures() {
+        let device = Device {
+            name: "NVIDIA Something New".to_owned(),
+            compute_capability: Some((9, 0)),
+            ..Device::default()
+        };
+        assert_eq!(peak_per_clock(&device, Format::Bf16), Some(4096.0));
+        assert!(pipe_efficiency(&device, Format::Bf16, "wgmma", true).is_some());
+        assert_eq!(product(&device, Format::Bf16, "wgmma"), None);
+        assert_eq!(memory(&device), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! From evidence to a verdict: pure, and the same for a run that just ended and one that somebody else did.
+//!
+//! Two factors tell a broken GPU from a hot or power-capped one: `pipe_efficiency`, the part of the SMs' peak at the clock
+//! that they had, which no limit of power changes; and the clock itself with NVML's reason for it. A figure that rests on
+//! an estimate warns and never fails.
+
+mod actions;
+mod corruption;
+mod environment;
+mod figures;
+mod hardware;
+
+use super::thresholds::Thresholds;
+use super::{
+    DeviceEvidence, Evidence, Judgement, Outcome, Phase, PhaseKind, Profile, Reason, ReasonCode, Report,
+    SCHEMA, SetupError, SetupErrorCode, Skip, Verdict,
+};
+
+/// The report of what was seen.
+pub fn judge(evidence: Evidence, thresholds: &Thresholds) -> Report {
+    let mut found = Found::default();
+    whole_run(&evidence, &mut found);
+    for (index, device) in evidence.devices.iter().enumerate() {
+        found.device = Some(index);
+        setup(device.setup_error.as_ref(), &mut found);
+        corruption::of_device(device, &mut found);
+        hardware::of_device(device, thresholds, &mut found);
+        environment::of_device(device, &mut found);
+        figures::of_device(index, device, thresholds, &mut found);
+        completeness(device, &evidence, &mut found);
+    }
+    found.device = None;
+    corruption::of_peers(&evidence, &mut found);
+    figures::of_peers(&evidence, thresholds, &mut found);
+    found
+        .reasons
+        .sort_by_key(|reason| std::cmp::Reverse(reason.verdict));
+    let verdicts = (0..evidence.devices.len())
+        .map(|index| found.verdict_of(index))
+        .collect();
+    let verdict = found.reasons.iter().map(|reason| reason.verdict).max();
+    Report {
+        schema: SCHEMA.to_owned(),
+        verdict: verdict.unwrap_or(Verdict::Pass),
+        judgement: Judgement {
+            verdicts,
+            actions: actions::of(&evidence, &found.reasons),
+            reasons: found.reasons,
+            figures: found.figures,
+        },
+        evidence,
+    }
+}
+
+/// What was found so far, and of which device and phase the next finding is.
+#[derive(Default)]
+struct Found {
+    device: Option<usize>,
+    phase: Option<String>,
+    reasons: Vec<Reason>,
+    figures: Vec<super::Figure>,
+}
+
+impl Found {
+    fn add(&mut self, verdict: Verdict, code: ReasonCode, text: impl Into<String>) {
+        self.reasons.push(Reason {
+            verdict,
+            code,
+            device: self.device,
+            phase: self.phase.clone(),
+            text: text.into(),
+        });
+    }
+
+    /// A run that was cut short concerns every device, and a link that failed the device that it is told of.
+    fn verdict_of(&self, device: usize) -> Verdict {
+        let concerns =
+            |reason: &&Reason| reason.device == Some(device) || reason.code == ReasonCode::Interrupted;
+        let verdicts = self.reasons.iter().filter(concerns).map(|reason| reason.verdict);
+        verdicts.max().unwrap_or(Verdict::Pass)
+    }
+}
+
+fn whole_run(evidence: &Evidence, found: &mut Found) {
+    setup(evidence.setup_error.as_ref(), found);
+    if let Some(why) = &evidence.run.interrupted {
+        found.add(Verdict::Interrupted, ReasonCode::Interrupted, why.clone());
+    }
+    if evidence.devices.is_empty() && evidence.setup_error.is_none() && evidence.run.interrupted.is_none() {
+        let text = "no GPU was tested";
+        found.add(Verdict::ErrorSetup, ReasonCode::NothingVerified, text);
+    }
+}
+
+fn setup(error: Option<&SetupError>, found: &mut Found) {
+    let Some(error) = error else { return };
+    match error.code {
+        SetupErrorCode::GpuLost | SetupErrorCode::Hang => {
+            found.add(Verdict::FailHardware, ReasonCode::Lost, error.message.clone());
+        }
+        _ => found.add(Verdict::ErrorSetup, ReasonCode::Setup, error.message.clone()),
+    }
+}
+
+/// Is as much tested as was asked for? What is not must never look as if it had passed.
+fn completeness(device: &DeviceEvidence, evidence: &Evidence, found: &mut Found) {
+    for phase in &device.phases {
+        let title = phase.title();
+        found.phase = Some(title.clone());
+        match &phase.outcome {
+            Outcome::Failed { why } => {
+                let text = format!("{title} could not end: {why}");
+                found.add(Verdict::ErrorSetup, ReasonCode::PhaseFailed, text);
+            }
+            Outcome::Skipped {
+                skip: Skip::NotTested,
+                why,
+            } => {
+                let text = format!("{title} was not tested: {why}");
+                found.add(Verdict::Warn, ReasonCode::NotTested, text);
+            }
+            Outcome::Ran if !has_verified(phase) => {
+                let text = format!("{title} ran and verified nothing");
+                found.add(Verdict::Warn, ReasonCode::NotTested, text);
+            }
+            _ => {}
+        }
+    }
+    found.phase = None;
+    if device.setup_error.is_some() || evidence.run.interrupted.is_some() {
+        return;
+    }
+    let verified = device
+        .phases
+        .iter()
+        .any(|phase| phase.verified_outputs > 0 || phase.verified_bytes > 0);
+    if !verified {
+        let text = "no result was verified, so nothing is proved";
+        found.add(Verdict::ErrorSetup, ReasonCode::NothingVerified, text);
+        return;
+    }
+    for kind in wanted(evidence.run.profile) {
+        if !device.phases.iter().any(|phase| phase.kind == *kind) {
+            let text = format!("{kind} was not tested: the report says nothing of it");
+            found.add(Verdict::Warn, ReasonCode::NotTested, text);
+        }
+    }
+}
+
+/// Phases that verify, and did.
+fn has_verified(phase: &Phase) -> bool {
+    match phase.kind {
+        PhaseKind::SelfTest | PhaseKind::MmaLoop | PhaseKind::Gemm | PhaseKind::Power | PhaseKind::Pulse => {
+            phase.verified_outputs > 0
+        }
+        PhaseKind::March | PhaseKind::BitFade => phase.verified_bytes > 0,
+        // They are measured only; what they move is guarded by the march.
+        PhaseKind::HostToDevice
+        | PhaseKind::DeviceToHost
+        | PhaseKind::HostBothWays
+        | PhaseKind::Copy
+        | PhaseKind::Triad
+        | PhaseKind::Cache => true,
+    }
+}
+
+/// Phases without which a profile is not complete; each is there at least as skipped.
+fn wanted(profile: Profile) -> &'static [PhaseKind] {
+    match profile {
+        Profile::Smoke => &[PhaseKind::March, PhaseKind::MmaLoop, PhaseKind::Gemm],
+        Profile::Prove | Profile::Burn | Profile::Soak => &[
+            PhaseKind::March,
+            PhaseKind::Copy,
+            PhaseKind::HostToDevice,
+            PhaseKind::DeviceToHost,
+            PhaseKind::MmaLoop,
+            PhaseKind::Gemm,
+            PhaseKind::Power,
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! What was reached, against what should be.
+
+use super::Found;
+use super::environment::{ClockReason, clock_reason};
+use crate::proof::expected::{self, Expected};
+use crate::proof::thresholds::{Borders, Thresholds};
+use crate::proof::{
+    DeviceEvidence, Evidence, Figure, Format, Grade, PeerRoute, Phase, PhaseKind, Rate, ReasonCode, Unit,
+    Verdict,
+};
+
+/// Most SMs that a sentence names.
+const NAMED: usize = 5;
+
+pub(super) fn of_device(index: usize, device: &DeviceEvidence, thresholds: &Thresholds, found: &mut Found) {
+    for phase in device.phases.iter().filter(|phase| phase.outcome.has_results()) {
+        found.phase = Some(phase.title());
+        slow_sms(device, phase, thresholds, found);
+        let Some(rate) = phase.rate else { continue };
+        let mut figure = Figure {
+            device: index,
+            phase: phase.kind,
+            format: phase.format,
+            variant: phase.variant.clone(),
+            unit: rate.unit,
+            measured: rate.p50,
+            expected: None,
+            basis: None,
+            ratio: None,
+            pipe_efficiency: None,
+            pipe_efficiency_expected: None,
+            clock_ratio: None,
+            grade: Grade::Unrated,
+        };
+        match phase.kind {
+            PhaseKind::Gemm | PhaseKind::MmaLoop => compute(device, phase, &mut figure, thresholds, found),
+            PhaseKind::Copy | PhaseKind::Triad => {
+                let expected = expected::memory(&device.device);
+                let (code, fail) = (ReasonCode::BelowExpected, Verdict::FailPerf);
+                bandwidth(
+                    device,
+                    phase,
+                    &mut figure,
+                    expected,
+                    thresholds.memory,
+                    (code, fail),
+                    found,
+                );
+            }
+            PhaseKind::HostToDevice | PhaseKind::DeviceToHost if device.device.mig.is_none() => {
+                let expected = expected::host(&device.device);
+                let (code, fail) = (ReasonCode::PcieLink, Verdict::FailEnv);
+                bandwidth(
+                    device,
+                    phase,
+                    &mut figure,
+                    expected,
+                    thresholds.pcie,
+                    (code, fail),
+                    found,
+                );
+            }
+            _ => {}
+        }
+        found.figures.push(figure);
+    }
+    found.phase = None;
+}
+
+fn put(figure: &mut Figure, expected: &Expected) {
+    figure.expected = Some(expected.value);
+    figure.basis = Some(expected.basis.clone());
+    if expected.value > 0.0 {
+        figure.ratio = Some(figure.measured / expected.value);
+    }
+}
+
+fn bandwidth(
+    device: &DeviceEvidence,
+    phase: &Phase,
+    figure: &mut Figure,
+    expected: Option<Expected>,
+    borders: Borders,
+    (code, fail): (ReasonCode, Verdict),
+    found: &mut Found,
+) {
+    let Some(expected) = expected else { return };
+    put(figure, &expected);
+    let Some(ratio) = figure.ratio else { return };
+    if device.is_shared() {
+        return;
+    }
+    figure.grade = borders.grade(ratio);
+    let verdict = match figure.grade {
+        Grade::Unrated | Grade::Good => return,
+        Grade::Bad if expected.is_measured => fail,
+        Grade::Bad | Grade::Low => Verdict::Warn,
+    };
+    found.add(verdict, code, below(&phase.title(), figure));
+}
+
+/// E.g. `copy: 2400 of 3017 GB/s (80 %; measured)`.
+fn below(title: &str, figure: &Figure) -> String {
+    let (expected, ratio) = (
+        figure.expected.unwrap_or_default(),
+        figure.ratio.unwrap_or_default(),
+    );
+    let basis = figure.basis.as_deref().unwrap_or("no basis");
+    let basis = basis.split([':', ';', '(']).next().unwrap_or(basis).trim();
+    format!(
+        "{title}: {} of {} {} ({:.0} %; the latter is {basis})",
+        short(figure.measured),
+        short(expected),
+        figure.unit,
+        ratio * 100.0,
+    )
+}
+
+fn short(figure: f64) -> String {
+    if figure < 100.0 {
+        format!("{figure:.1}")
+    } else {
+        format!("{figure:.0}")
+    }
+}
+
+fn compute(
+    device: &DeviceEvidence,
+    phase: &Phase,
+    figure: &mut Figure,
+    thresholds: &Thresholds,
+    found: &mut Found,
+) {
+    let (Some(format), Some(variant)) = (phase.format, phase.variant.as_deref()) else {
+        return;
+    };
+    efficiency(device, phase, format, figure);
+    let is_loop = phase.kind == PhaseKind::MmaLoop;
+    let reach = expected::pipe_efficiency(&device.device, format, variant, is_loop);
+    figure.pipe_efficiency_expected = reach.as_ref().map(|reach| reach.value);
+    let expected = if is_loop {
+        None
+    } else {
+        expected::product(&device.device, format, variant)
+    };
+    match (&expected, &reach) {
+        (Some(expected), _) => put(figure, expected),
+        (None, Some(reach)) => at_highest_clock(device, format, reach, figure),
+        (None, None) => {}
+    }
+    if device.is_shared() {
+        return;
+    }
+    let of_reach = figure
+        .pipe_efficiency
+        .zip(figure.pipe_efficiency_expected)
+        .map(|(is, should)| is / should);
+    let pipe = of_reach.map(|ratio| thresholds.pipe_efficiency.grade(ratio));
+    if let (Some(grade @ (Grade::Low | Grade::Bad)), Some(reach)) = (pipe, &reach) {
+        let text = format!(
+            "{}: {:.0} % of the SMs' peak at their clock, and a healthy chip reaches {:.0} % ({})",
+            phase.title(),
+            figure.pipe_efficiency.unwrap_or_default() * 100.0,
+            reach.value * 100.0,
+            reach.basis,
+        );
+        let is_failure = grade == Grade::Bad && reach.is_measured;
+        let verdict = if is_failure {
+            Verdict::FailPerf
+        } else {
+            Verdict::Warn
+        };
+        found.add(verdict, ReasonCode::PipeEfficiency, text);
+    }
+    let absolute = expected
+        .as_ref()
+        .zip(figure.ratio)
+        .map(|(_, ratio)| thresholds.tensor.grade(ratio));
+    figure.grade = pipe.into_iter().chain(absolute).max().unwrap_or(Grade::Unrated);
+    let (Some(grade @ (Grade::Low | Grade::Bad)), Some(expected)) = (absolute, &expected) else {
+        return;
+    };
+    let reason = clock_reason(device, phase);
+    let explained = match reason {
+        ClockReason::None => "",
+        ClockReason::PowerLimit => "; the power limit held the clock",
+        ClockReason::Brake => "; heat or the power supply held the clock",
+    };
+    // Neighbours on one GPU share its power: a MIG device is not to blame.
+    let is_failure = grade == Grade::Bad
+        && expected.is_measured
+        && device.device.mig.is_none()
+        && (pipe == Some(Grade::Bad) || reason == ClockReason::None);
+    let verdict = if is_failure {
+        Verdict::FailPerf
+    } else {
+        Verdict::Warn
+    };
+    let text = format!("{}{explained}", below(&phase.title(), figure));
+    found.add(verdict, ReasonCode::BelowExpected, text);
+}
+
+/// `pipe_efficiency` and `clock_ratio`.
+fn efficiency(device: &DeviceEvidence, phase: &Phase, format: Format, figure: &mut Figure) {
+    let Some(clock) = phase.sm_clock_mhz.filter(|clock| *clock > 0.0) else {
+        return;
+    };
+    if let Some(highest) = device.device.clock_sm_max_mhz.filter(|clock| *clock > 0) {
+        figure.clock_ratio = Some(clock / f64::from(highest));
+    }
+    let peak = expected::peak_per_clock(&device.device, format);
+    if let (Some(sms), Some(peak)) = (device.device.sm_count.filter(|sms| *sms > 0), peak) {
+        figure.pipe_efficiency = Some(figure.measured * 1e12 / (f64::from(sms) * clock * 1e6 * peak));
+    }
+}
+
+/// For cards that aren't in the catalogue, and for the loop: what the SMs could do at their highest clock. No card holds
+/// that clock in large products, so nothing is judged by it.
+fn at_highest_clock(device: &DeviceEvidence, format: Format, reach: &Expected, figure: &mut Figure) {
+    let device = &device.device;
+    let peak = expected::peak_per_clock(device, format);
+    if let (Some(sms), Some(clock), Some(peak)) = (device.sm_count, device.clock_sm_max_mhz, peak) {
+        let value = f64::from(sms) * f64::from(clock) * 1e6 * peak * reach.value / 1e12;
+        let basis = "computed: SMs at their highest clock".to_owned();
+        put(
+            figure,
+            &Expected {
+                value,
+                basis,
+                is_measured: false,
+            },
+        );
+    }
+}
+
+fn slow_sms(device: &DeviceEvidence, phase: &Phase, thresholds: &Thresholds, found: &mut Found) {
+    if phase.kind != PhaseKind::MmaLoop || device.is_shared() {
+        return;
+    }
+    let slow: Vec<(u32, f64)> = (phase.sms.iter())
+        .filter_map(|sm| Some((sm.sm, sm.relative_speed?)))
+        .filter(|(_, speed)| *speed < thresholds.sm)
+        .collect();
+    if slow.is_empty() {
+        return;
+    }
+    let named: Vec<String> = (slow.iter().take(NAMED))
+        .map(|(sm, speed)| format!("SM {sm} at {:.0} %", speed * 100.0))
+        .collect();
+    let more = slow.len().saturating_sub(NAMED);
+    let more = if more == 0 {
+        String::new()
+    } else {
+        format!(" and {more} more")
+    };
+    let text = format!(
+        "{}: slower than the others: {}{more}",
+        phase.title(),
+        named.join(", ")
+    );
+    found.add(Verdict::Warn, ReasonCode::SlowSm, text);
+}
+
+pub(super) fn of_peers(evidence: &Evidence, thresholds: &Thresholds, found: &mut Found) {
+    for path in evidence.peers.iter().filter(|path| path.outcome.has_results()) {
+        let Some(device) = evidence
+            .devices
+            .get(path.from)
+            .filter(|device| !device.is_shared())
+        else {
+            continue;
+        };
+        let (
+            Some(Rate {
+                unit: Unit::Gbs, p50, ..
+            }),
+            PeerRoute::NvLink,
+        ) = (path.rate, path.route)
+        else {
+            continue;
+        };
+        let Some(expected) = expected::nvlink(&device.device) else {
+            continue;
+        };
+        let ratio = p50 / expected.value;
+        if thresholds.nvlink.grade(ratio) != Grade::Good {
+            found.device = Some(path.from);
+            let text = format!(
+                "NVLink to device {}: {} of {} GB/s ({:.0} %; the latter is estimated)",
+                path.to,
+                short(p50),
+                short(expected.value),
+                ratio * 100.0,
+            );
+            found.add(Verdict::Warn, ReasonCode::NvLink, text);
+        }
+    }
+    found.device = None;
+}

@@ -1,0 +1,7 @@
+// Turing: no `cp.async` and no bf16.
+#define LDMATRIX
+#define MMA_K8
+#include "mma.cuh"
+
+MMA(fp16, FP16, Wide<FP16>)
+MMA(int8, INT8, Wide<INT8>)

@@ -1,0 +1,474 @@
+// GEMM and loop by `mma.sync`, for every tensor core from Volta on.
+//
+// Four warps make a tile, each a quarter of it. Operands are fetched in pieces of 64 bytes along K into a ring in shared
+// memory; a row of 64 bytes is four chunks of 16, whose places are swapped so that reads of eight rows meet no conflict.
+// A step is 32 bytes along K: one m16n8k16 of 16-bit operands, or what an older or other instruction makes of it.
+#include "common.cuh"
+
+#define ROW_BYTES 64
+#define MMA_THREADS 128
+
+DEVICE u32 shared_address(const void *pointer) {
+    u32 address;
+    asm("{ .reg .u64 wide; cvta.to.shared.u64 wide, %1; cvt.u32.u64 %0, wide; }" : "=r"(address) : "l"(pointer));
+    return address;
+}
+
+DEVICE u32 swizzled(u32 row, u32 chunk) { return row * ROW_BYTES + ((chunk ^ (row >> 1 & 3)) << 4); }
+
+DEVICE void load_matrices(u32 address, u32 *to) {
+#ifdef LDMATRIX
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(address)
+                 : "memory");
+#endif
+}
+
+DEVICE uint4 load_chunk(u32 address) {
+    uint4 got;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(got.x), "=r"(got.y), "=r"(got.z), "=r"(got.w)
+                 : "r"(address)
+                 : "memory");
+    return got;
+}
+
+DEVICE void store_chunk(u32 address, uint4 chunk) {
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};"
+                 :
+                 : "r"(address), "r"(chunk.x), "r"(chunk.y), "r"(chunk.z), "r"(chunk.w)
+                 : "memory");
+}
+
+// What an instruction of 16 rows, 8 columns and 32 bytes along K does.
+template <int FORMAT> struct Multiply;
+
+#define MMA_FLOAT(NAME)                                                                                                \
+    asm volatile(NAME " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                               \
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                      \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+
+#ifdef MMA_K16
+template <> struct Multiply<BF16> {
+    static DEVICE_MEMBER void run(float *c, const u32 *a, const u32 *b) {
+        MMA_FLOAT("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32");
+    }
+};
+template <> struct Multiply<FP16> {
+    static DEVICE_MEMBER void run(float *c, const u32 *a, const u32 *b) {
+        MMA_FLOAT("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32");
+    }
+};
+template <> struct Multiply<TF32> {
+    static DEVICE_MEMBER void run(float *c, const u32 *a, const u32 *b) {
+        MMA_FLOAT("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32");
+    }
+};
+template <> struct Multiply<INT8> {
+    static DEVICE_MEMBER void run(int *c, const u32 *a, const u32 *b) {
+        asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                     "{%0, %1, %2, %3};"
+                     : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    }
+};
+#endif
+
+#ifdef MMA_FP8
+template <> struct Multiply<FP8> {
+    static DEVICE_MEMBER void run(float *c, const u32 *a, const u32 *b) {
+        MMA_FLOAT("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32");
+    }
+};
+#endif
+
+#ifdef MMA_K8
+// The registers of m16n8k16 are those of two m16n8k8, one after the other along K; those of m16n8k32 of signed bytes are
+// those of four m8n8k16.
+template <> struct Multiply<FP16> {
+    static DEVICE_MEMBER void half(float *c, u32 a0, u32 a1, u32 b) {
+        asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+                     "{%0, %1, %2, %3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a0), "r"(a1), "r"(b));
+    }
+    static DEVICE_MEMBER void run(float *c, const u32 *a, const u32 *b) {
+        half(c, a[0], a[1], b[0]);
+        half(c, a[2], a[3], b[1]);
+    }
+};
+template <> struct Multiply<INT8> {
+    static DEVICE_MEMBER void quarter(int *c, u32 a, u32 b) {
+        asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                     : "+r"(c[0]), "+r"(c[1])
+                     : "r"(a), "r"(b));
+    }
+    static DEVICE_MEMBER void run(int *c, const u32 *a, const u32 *b) {
+        quarter(c, a[0], b[0]);
+        quarter(c + 2, a[1], b[0]);
+        quarter(c, a[2], b[1]);
+        quarter(c + 2, a[3], b[1]);
+    }
+};
+#endif
+
+// 64 x 64 sums of a warp by instructions of 16 x 8: lane l has rows l / 4 and 8 more, columns 2 * (l % 4) and 1 more.
+template <int FORMAT> struct Wide {
+    typedef typename Traits<FORMAT>::Sum Sum;
+    enum { tile_rows = 128, tile_columns = 128, registers = 128, rows = 8, columns = 16 };
+    u32 row0, column0, a_at, b_at, a_swap, b_swap;
+
+    DEVICE_MEMBER Wide() {
+        u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        row0 = warp % 2 * 64 + lane / 4;
+        column0 = warp / 2 * 64 + lane % 4 * 2;
+        // The eight lanes of a matrix give its rows: of A rows 0-7, 8-15, then the same 16 bytes on; of B first along K.
+        u32 a_row = warp % 2 * 64 + lane % 16;
+        u32 b_row = warp / 2 * 64 + lane % 8 + lane / 16 * 8;
+        a_at = a_row * ROW_BYTES;
+        b_at = b_row * ROW_BYTES;
+        a_swap = (lane / 16) ^ (a_row >> 1 & 3);
+        b_swap = (lane / 8 % 2) ^ (b_row >> 1 & 3);
+    }
+    DEVICE_MEMBER u32 row(u32 i) const { return row0 + i * 8; }
+    DEVICE_MEMBER u32 column(u32 j) const { return column0 + j / 2 * 8 + j % 2; }
+    static DEVICE_MEMBER u32 index(u32 i, u32 j) { return (i / 2 * 8 + j / 2) * 4 + i % 2 * 2 + j % 2; }
+
+    DEVICE_MEMBER void step(u32 a_base, u32 b_base, u32 step, Sum *sums) const {
+        u32 a[4][4], b[4][4];
+        u32 a_from = a_base + a_at + ((a_swap ^ (2 * step)) << 4);
+        u32 b_from = b_base + b_at + ((b_swap ^ (2 * step)) << 4);
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            load_matrices(a_from + i * 16 * ROW_BYTES, a[i]);
+        }
+#pragma unroll
+        for (u32 j = 0; j < 4; ++j) {
+            load_matrices(b_from + j * 16 * ROW_BYTES, b[j]);
+        }
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+            for (u32 j = 0; j < 8; ++j) {
+                Multiply<FORMAT>::run(sums + (i * 8 + j) * 4, a[i], b[j / 2] + j % 2 * 2);
+            }
+        }
+    }
+};
+
+#ifdef MMA_DOUBLE
+// 32 x 64 sums of a warp by m8n8k4 of f64. Which operands along K make one instruction is free, as long as A and B agree:
+// each lane takes a chunk of two, so that a row's four lanes take all 64 bytes, and the two make two instructions.
+struct Double {
+    typedef double Sum;
+    enum { tile_rows = 64, tile_columns = 128, registers = 64, rows = 4, columns = 16 };
+    u32 row0, column0, a_at, b_at;
+
+    DEVICE_MEMBER Double() {
+        u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        row0 = warp % 2 * 32 + lane / 4;
+        column0 = warp / 2 * 64 + lane % 4 * 2;
+        a_at = swizzled(row0, lane % 4);
+        b_at = swizzled(warp / 2 * 64 + lane / 4, lane % 4);
+    }
+    DEVICE_MEMBER u32 row(u32 i) const { return row0 + i * 8; }
+    DEVICE_MEMBER u32 column(u32 j) const { return column0 + j / 2 * 8 + j % 2; }
+    static DEVICE_MEMBER u32 index(u32 i, u32 j) { return (i * 8 + j / 2) * 2 + j % 2; }
+
+    // Both steps of the 64 bytes are done by the first.
+    DEVICE_MEMBER void step(u32 a_base, u32 b_base, u32 step, double *sums) const {
+        if (step != 0) {
+            return;
+        }
+        double a[4][2], b[8][2];
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+            asm volatile("ld.shared.v2.f64 {%0, %1}, [%2];"
+                         : "=d"(a[i][0]), "=d"(a[i][1])
+                         : "r"(a_base + a_at + i * 8 * ROW_BYTES)
+                         : "memory");
+        }
+#pragma unroll
+        for (u32 j = 0; j < 8; ++j) {
+            asm volatile("ld.shared.v2.f64 {%0, %1}, [%2];"
+                         : "=d"(b[j][0]), "=d"(b[j][1])
+                         : "r"(b_base + b_at + j * 8 * ROW_BYTES)
+                         : "memory");
+        }
+#pragma unroll
+        for (u32 half = 0; half < 2; ++half) {
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+                for (u32 j = 0; j < 8; ++j) {
+                    double *c = sums + (i * 8 + j) * 2;
+                    asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                                 : "+d"(c[0]), "+d"(c[1])
+                                 : "d"(a[i][half]), "d"(b[j][half]));
+                }
+            }
+        }
+    }
+};
+#endif
+
+#ifdef MMA_VOLTA
+// 64 x 64 sums of a warp by m8n8k4 of Volta. Its four quad pairs (lanes 4q..4q+3 and 16 more) each make a tile of 8 x 8:
+// here two by two of them make 16 x 16, their rows and columns interleaved by four so that the lanes of a quarter warp
+// read eight neighbouring rows.
+struct QuadPairs {
+    typedef float Sum;
+    enum { tile_rows = 128, tile_columns = 128, registers = 128, rows = 8, columns = 16 };
+    u32 row0, column0, a_at, b_at, a_swap, b_swap;
+
+    DEVICE_MEMBER QuadPairs() {
+        u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+        u32 pair = lane / 4 % 4, upper = lane / 16;
+        u32 a_row = warp % 2 * 64 + lane % 4 + pair % 2 * 4 + upper * 8;
+        u32 b_row = warp / 2 * 64 + lane % 4 + pair / 2 * 4 + upper * 8;
+        a_at = a_row * ROW_BYTES;
+        b_at = b_row * ROW_BYTES;
+        a_swap = a_row >> 1 & 3;
+        b_swap = b_row >> 1 & 3;
+        row0 = warp % 2 * 64 + lane % 2 + pair % 2 * 4 + upper * 8;
+        column0 = warp / 2 * 64 + (lane & 2) + pair / 2 * 4;
+    }
+    DEVICE_MEMBER u32 row(u32 i) const { return row0 + i / 2 * 16 + i % 2 * 2; }
+    DEVICE_MEMBER u32 column(u32 j) const { return column0 + j / 4 * 16 + j / 2 % 2 * 8 + j % 2; }
+    static DEVICE_MEMBER u32 index(u32 i, u32 j) {
+        return (i / 2 * 4 + j / 4) * 8 + i % 2 * 2 + j / 2 % 2 * 4 + j % 2;
+    }
+
+    DEVICE_MEMBER void step(u32 a_base, u32 b_base, u32 step, float *sums) const {
+#pragma unroll
+        for (u32 half = 0; half < 2; ++half) {
+            uint4 a[4], b[4];
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i) {
+                a[i] = load_chunk(a_base + a_at + i * 16 * ROW_BYTES + ((a_swap ^ (2 * step + half)) << 4));
+                b[i] = load_chunk(b_base + b_at + i * 16 * ROW_BYTES + ((b_swap ^ (2 * step + half)) << 4));
+            }
+#pragma unroll
+            for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+                for (u32 j = 0; j < 4; ++j) {
+                    float *c = sums + (i * 4 + j) * 8;
+                    multiply(c, a[i].x, a[i].y, b[j].x, b[j].y);
+                    multiply(c, a[i].z, a[i].w, b[j].z, b[j].w);
+                }
+            }
+        }
+    }
+    static DEVICE_MEMBER void multiply(float *c, u32 a0, u32 a1, u32 b0, u32 b1) {
+        asm volatile("mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9}, "
+                     "{%10, %11}, {%0, %1, %2, %3, %4, %5, %6, %7};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7])
+                     : "r"(a0), "r"(a1), "r"(b0), "r"(b1));
+    }
+};
+#endif
+
+extern __shared__ __align__(128) u8 ring[];
+
+// Fetches of one stage: this thread's chunks, 32 rows apart.
+template <class Layout> struct Fetch {
+    enum { chunks = (Layout::tile_rows + Layout::tile_columns) / 32 };
+    const u8 *a;
+    const u8 *b;
+    u64 pitch;
+    u32 at;
+
+    DEVICE_MEMBER Fetch(const u8 *a_tile, const u8 *b_tile, u64 row_bytes) {
+        u32 row = threadIdx.x / 4, chunk = threadIdx.x % 4;
+        pitch = row_bytes;
+        a = a_tile + row * pitch + chunk * 16;
+        b = b_tile + row * pitch + chunk * 16;
+        at = swizzled(row, chunk);
+    }
+    DEVICE_MEMBER const u8 *from(u32 i) const {
+        const u32 of_a = Layout::tile_rows / 32;
+        return i < of_a ? a + i * 32 * pitch : b + (i - of_a) * 32 * pitch;
+    }
+    // The rows of B follow those of A in a stage.
+    DEVICE_MEMBER u32 to(u32 stage, u32 i) const { return stage + at + i * 32 * ROW_BYTES; }
+    DEVICE_MEMBER void advance() {
+        a += ROW_BYTES;
+        b += ROW_BYTES;
+    }
+};
+
+template <int FORMAT, class Layout> DEVICE void mma_gemm(const Gemm &gemm) {
+    typedef typename Layout::Sum Sum;
+    typedef Fetch<Layout> Chunks;
+    const u32 a_bytes = Layout::tile_rows * ROW_BYTES;
+    const u32 stage_bytes = (Layout::tile_rows + Layout::tile_columns) * ROW_BYTES;
+    __shared__ u32 checksum;
+    Layout layout;
+    u32 base = shared_address(ring);
+    u32 rows = gemm.m / Layout::tile_rows, columns = gemm.n / Layout::tile_columns;
+    u64 pitch = (u64)gemm.k * Traits<FORMAT>::bytes;
+    u32 fetches = (u32)(pitch / ROW_BYTES);
+    for (u32 at = blockIdx.x; at < rows * columns; at += gridDim.x) {
+        u32 tile_row, tile_column;
+        tile_at(at, gemm.rotation, rows, columns, 16, tile_row, tile_column);
+        u32 row0 = tile_row * Layout::tile_rows, column0 = tile_column * Layout::tile_columns;
+        if (threadIdx.x == 0) {
+            checksum = 0;
+        }
+        Sum sums[Layout::registers];
+#pragma unroll
+        for (u32 i = 0; i < Layout::registers; ++i) {
+            sums[i] = 0;
+        }
+        Chunks chunks(gemm.a + row0 * pitch, gemm.b + column0 * pitch, pitch);
+#ifdef CP_ASYNC
+        u32 ring_end = base + gemm.stages * stage_bytes;
+        u32 write = base, read = base;
+        for (u32 stage = 0; stage + 1 < gemm.stages; ++stage) {
+            if (stage < fetches) {
+#pragma unroll
+                for (u32 i = 0; i < Chunks::chunks; ++i) {
+                    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                                 :
+                                 : "r"(chunks.to(write, i)), "l"(chunks.from(i))
+                                 : "memory");
+                }
+                chunks.advance();
+            }
+            asm volatile("cp.async.commit_group;" : : : "memory");
+            write += stage_bytes;
+        }
+        for (u32 fetch = 0; fetch < fetches; ++fetch) {
+            if (gemm.stages == 4) {
+                asm volatile("cp.async.wait_group 2;" : : : "memory");
+            } else {
+                asm volatile("cp.async.wait_group 1;" : : : "memory");
+            }
+            __syncthreads();
+            if (fetch + gemm.stages - 1 < fetches) {
+#pragma unroll
+                for (u32 i = 0; i < Chunks::chunks; ++i) {
+                    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                                 :
+                                 : "r"(chunks.to(write, i)), "l"(chunks.from(i))
+                                 : "memory");
+                }
+                chunks.advance();
+            }
+            asm volatile("cp.async.commit_group;" : : : "memory");
+            write += stage_bytes;
+            write = write == ring_end ? base : write;
+#pragma unroll
+            for (u32 step = 0; step < 2; ++step) {
+                layout.step(read, read + a_bytes, step, sums);
+            }
+            read += stage_bytes;
+            read = read == ring_end ? base : read;
+        }
+#else
+        uint4 next[Chunks::chunks];
+#pragma unroll
+        for (u32 i = 0; i < Chunks::chunks; ++i) {
+            store_chunk(chunks.to(base, i), *(const uint4 *)chunks.from(i));
+        }
+        chunks.advance();
+        __syncthreads();
+        for (u32 fetch = 0; fetch < fetches; ++fetch) {
+            u32 read = base + fetch % 2 * stage_bytes, write = base + (fetch + 1) % 2 * stage_bytes;
+            if (fetch + 1 < fetches) {
+#pragma unroll
+                for (u32 i = 0; i < Chunks::chunks; ++i) {
+                    next[i] = *(const uint4 *)chunks.from(i);
+                }
+                chunks.advance();
+            }
+#pragma unroll
+            for (u32 step = 0; step < 2; ++step) {
+                layout.step(read, read + a_bytes, step, sums);
+            }
+            if (fetch + 1 < fetches) {
+#pragma unroll
+                for (u32 i = 0; i < Chunks::chunks; ++i) {
+                    store_chunk(chunks.to(write, i), next[i]);
+                }
+            }
+            __syncthreads();
+        }
+#endif
+        u32 tile = tile_row * columns + tile_column;
+        if (threadIdx.x == 0 && planted(gemm.fault_sm, gemm.fault_place, gemm.fault_bit, smid(), tile)) {
+            flip(sums[0], gemm.fault_bit);
+        }
+        u32 mine = checksum_and_store<FORMAT>(layout, sums, gemm, row0, column0);
+        atomicAdd(&checksum, mine);
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            gemm.records[tile] = make_uint2(checksum, smid());
+        }
+        __syncthreads();
+    }
+}
+
+// Two pieces of 64 bytes along K stay in shared memory.
+#define LOOP_PIECES 2
+
+template <int FORMAT, class Layout> DEVICE void mma_loop(const Loop &loop) {
+    typedef typename Layout::Sum Sum;
+    const u32 rows = Layout::tile_rows + Layout::tile_columns;
+    const u32 a_bytes = Layout::tile_rows * ROW_BYTES;
+    const u32 k = LOOP_PIECES * ROW_BYTES / Traits<FORMAT>::bytes;
+    const u32 repeats = 1024 / k;
+    __shared__ u64 hashes[LOOP_WARPS];
+    Layout layout;
+    u32 base = shared_address(ring);
+    u32 warp = threadIdx.x / 32;
+    for (u32 at = threadIdx.x; at < LOOP_PIECES * rows * 4; at += MMA_THREADS) {
+        u32 chunk = at % 4, row = at / 4 % rows, piece = at / 4 / rows;
+        bool of_b = row >= Layout::tile_rows;
+        u32 key = row_key(of_b ? loop.seed_b : loop.seed_a, of_b ? row - Layout::tile_rows : row);
+        u32 first = (piece * ROW_BYTES + chunk * 16) / Traits<FORMAT>::bytes;
+        store_chunk(base + piece * rows * ROW_BYTES + swizzled(row, chunk), operands16<FORMAT>(key, first));
+    }
+    if (threadIdx.x < LOOP_WARPS) {
+        hashes[threadIdx.x] = 0;
+    }
+    __syncthreads();
+    u64 hash = pattern_word(0, threadIdx.x);
+    u64 time0 = global_timer(), clock0 = (u64)clock64();
+    bool fault = threadIdx.x % 32 == 0 && planted(loop.fault_sm, loop.fault_place, loop.fault_bit, smid(), warp);
+    for (u32 round = 0; round < loop.rounds; ++round) {
+        Sum sums[Layout::registers];
+#pragma unroll
+        for (u32 i = 0; i < Layout::registers; ++i) {
+            sums[i] = 0;
+        }
+#pragma unroll 1
+        for (u32 repeat = 0; repeat < repeats; ++repeat) {
+#pragma unroll
+            for (u32 piece = 0; piece < LOOP_PIECES; ++piece) {
+                u32 from = base + piece * rows * ROW_BYTES;
+#pragma unroll
+                for (u32 step = 0; step < 2; ++step) {
+                    layout.step(from, from + a_bytes, step, sums);
+                }
+            }
+        }
+        if (fault) {
+            flip(sums[0], loop.fault_bit);
+        }
+#pragma unroll
+        for (u32 i = 0; i < Layout::registers; ++i) {
+            hash = (hash ^ raw_bits(sums[i])) * HASH_MULTIPLIER;
+        }
+    }
+    write_loop_record(loop, hashes, MMA_THREADS / 32, warp, hash, time0, clock0);
+}
+
+#define MMA(NAME, FORMAT, LAYOUT)                                                                                      \
+    extern "C" __global__ void __launch_bounds__(MMA_THREADS, 2) gemm_##NAME(Gemm gemm) {                              \
+        mma_gemm<FORMAT, LAYOUT>(gemm);                                                                                \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(MMA_THREADS, 2) loop_##NAME(Loop loop) {                              \
+        mma_loop<FORMAT, LAYOUT>(loop);                                                                                \
+    }

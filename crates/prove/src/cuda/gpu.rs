@@ -1,0 +1,746 @@
+//! A GPU as a [`Device`].
+#![expect(unsafe_code, reason = "the driver's functions are called here")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CString, c_int, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pitcrew_core::catalog::ComputeCapability;
+
+use super::library::{CuDevice, Library, Raw};
+use super::self_test;
+use super::setup::SetupError;
+use crate::device::{
+    Block, Choice, Choices, CodeSource, Device, DeviceError, DeviceFacts, Format, HostBlock, PeerId, Refused,
+    Span, Variant, Work,
+};
+use crate::kernels::{self, Module};
+
+/// How long the GPU may do nothing that is seen before it counts as hung.
+const HANG: Duration = Duration::from_secs(10);
+
+/// `CU_DEVICE_ATTRIBUTE_*` of `cuda.h`.
+mod attribute {
+    pub(super) const CLOCK_KHZ: i32 = 13;
+    pub(super) const SMS: i32 = 16;
+    pub(super) const MEMORY_CLOCK_KHZ: i32 = 36;
+    pub(super) const L2_BYTES: i32 = 38;
+    pub(super) const MAJOR: i32 = 75;
+    pub(super) const MINOR: i32 = 76;
+    pub(super) const SHARED_BYTES_PER_SM: i32 = 81;
+    pub(super) const SHARED_BYTES_PER_BLOCK: i32 = 97;
+}
+
+/// A function of a loaded module.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Function {
+    pub(super) raw: Raw,
+    pub(super) source: CodeSource,
+}
+
+/// A module as the driver took it.
+#[derive(Debug, Clone, Copy)]
+struct Loaded {
+    raw: Raw,
+    source: CodeSource,
+}
+
+/// One GPU, or MIG instance, with a context of its own on it.
+#[derive(Debug)]
+pub struct Gpu {
+    pub(super) library: Arc<Library>,
+    device: CuDevice,
+    context: Raw,
+    pub(super) streams: [Raw; 2],
+    facts: DeviceFacts,
+    /// Shared memory of one SM, and what one block may have of it, in bytes.
+    pub(super) shared: [u32; 2],
+    /// Words of device memory for tickets.
+    pub(super) ticket: u64,
+    modules: RefCell<BTreeMap<&'static str, Result<Loaded, String>>>,
+    choices: RefCell<BTreeMap<Format, Choices>>,
+    blocks: RefCell<BTreeMap<u64, u64>>,
+    host_blocks: RefCell<BTreeMap<u64, u64>>,
+    peers: RefCell<Vec<(CuDevice, Raw)>>,
+    /// A context that was broken by a fault or hangs: to give anything back to it would hang or fail too.
+    broken: Cell<bool>,
+}
+
+impl Gpu {
+    /// Opens the device with this number in the driver's order.
+    pub fn open(library: &Arc<Library>, ordinal: u32) -> Result<Self, SetupError> {
+        let mut device = 0;
+        let functions = &library.functions;
+        let ordinal = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
+        // SAFETY: one integer is written.
+        library.setup("cuDeviceGet", unsafe {
+            (functions.device_get)(&raw mut device, ordinal)
+        })?;
+        let facts = facts(library, device)?;
+        let shared = [attribute::SHARED_BYTES_PER_SM, attribute::SHARED_BYTES_PER_BLOCK]
+            .map(|number| read_attribute(library, device, number).unwrap_or_default());
+        let mut context = ptr::null_mut();
+        // SAFETY: a handle is written; it is valid until it is released in `drop`.
+        library.setup("cuDevicePrimaryCtxRetain", unsafe {
+            (functions.primary_ctx_retain)(&raw mut context, device)
+        })?;
+        let mut gpu = Self {
+            library: Arc::clone(library),
+            device,
+            context,
+            streams: [ptr::null_mut(); 2],
+            facts,
+            shared,
+            ticket: 0,
+            modules: RefCell::default(),
+            choices: RefCell::default(),
+            blocks: RefCell::default(),
+            host_blocks: RefCell::default(),
+            peers: RefCell::default(),
+            broken: Cell::new(false),
+        };
+        // SAFETY: the context was just retained; streams and memory are the context's.
+        unsafe {
+            library.setup("cuCtxSetCurrent", (functions.ctx_set_current)(context))?;
+            for stream in &mut gpu.streams {
+                library.setup("cuStreamCreate", (functions.stream_create)(&raw mut *stream, 1))?;
+            }
+            library.setup("cuMemAlloc", (functions.mem_alloc)(&raw mut gpu.ticket, 256))?;
+        }
+        Ok(gpu)
+    }
+
+    /// All devices of the driver.
+    pub fn all(library: &Arc<Library>) -> Result<Vec<Self>, SetupError> {
+        (0..library.devices())
+            .map(|ordinal| Self::open(library, ordinal))
+            .collect()
+    }
+
+    /// Makes the context the calling thread's.
+    pub(super) fn enter(&self) -> Result<(), DeviceError> {
+        if self.broken.get() {
+            return Err(DeviceError::Lost(
+                "work before it had stopped the GPU's context; start again".to_owned(),
+            ));
+        }
+        // SAFETY: the context is retained as long as this is there.
+        let code = unsafe { (self.library.functions.ctx_set_current)(self.context) };
+        self.check("context", code)
+    }
+
+    /// A code of a call while work was done.
+    pub(super) fn check(&self, work: &'static str, code: c_int) -> Result<(), DeviceError> {
+        if code == 0 {
+            return Ok(());
+        }
+        let reason = format!("{} ({code})", self.library.code_name(code));
+        Err(match code {
+            2 => DeviceError::OutOfMemory {
+                wanted: 0,
+                of: "the GPU",
+            },
+            3 | 4 | 46 | 101 | 201 | 709 | 999 => {
+                self.broken.set(true);
+                DeviceError::Lost(reason)
+            }
+            214 | 220 | 226 | 700..=702 | 710 | 714..=719 => {
+                self.broken.set(true);
+                DeviceError::Stopped { work, reason }
+            }
+            801 => DeviceError::Unsupported(format!("the driver doesn't support `{work}` here: {reason}")),
+            _ => DeviceError::Stopped { work, reason },
+        })
+    }
+
+    /// A kernel of a variant, and its module loaded if it was not yet; in the error why there is none.
+    pub(super) fn kernel(&self, module: &Module, entry: &str) -> Result<Function, String> {
+        let loaded = {
+            let known = self.modules.borrow().get(module.name).cloned();
+            match known {
+                Some(loaded) => loaded,
+                None => {
+                    let loaded = self.load(module);
+                    self.modules.borrow_mut().insert(module.name, loaded.clone());
+                    loaded
+                }
+            }
+        }?;
+        let name = CString::new(entry).map_err(|error| error.to_string())?;
+        let mut raw = ptr::null_mut();
+        // SAFETY: the module is loaded, the name ends with a zero, one handle is written.
+        let code =
+            unsafe { (self.library.functions.module_get_function)(&raw mut raw, loaded.raw, name.as_ptr()) };
+        if code == 0 {
+            Ok(Function {
+                raw,
+                source: loaded.source,
+            })
+        } else {
+            Err(format!("has no `{entry}`: {}", self.library.code_name(code)))
+        }
+    }
+
+    /// The first image of a module that the driver takes.
+    fn load(&self, module: &Module) -> Result<Loaded, String> {
+        let images = kernels::images(module, self.facts.compute_capability, self.library.version())?;
+        let mut reasons = Vec::new();
+        for image in images {
+            // PTX ends with a zero; a cubin knows its own length.
+            let mut data = kernels::unpack(&image.name).map_err(|error| error.to_string())?;
+            data.push(0);
+            match self.load_image(&data) {
+                Ok(raw) => {
+                    return Ok(Loaded {
+                        raw,
+                        source: image.source,
+                    });
+                }
+                Err(reason) => reasons.push(format!("`{}`: {reason}", image.name)),
+            }
+        }
+        Err(reasons.join("; "))
+    }
+
+    fn load_image(&self, data: &[u8]) -> Result<Raw, String> {
+        // `CU_JIT_ERROR_LOG_BUFFER` and its size.
+        let mut log = vec![0_u8; 4096];
+        let mut options: [c_int; 2] = [5, 6];
+        let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), ptr::without_provenance_mut(log.len())];
+        let mut raw = ptr::null_mut();
+        // SAFETY: the image ends with a zero, there are two options and values, and the log is as long as is said.
+        let code = unsafe {
+            (self.library.functions.module_load_data)(
+                &raw mut raw,
+                data.as_ptr().cast(),
+                2,
+                options.as_mut_ptr(),
+                values.as_mut_ptr(),
+            )
+        };
+        if code == 0 {
+            return Ok(raw);
+        }
+        let said = log.split(|&byte| byte == 0).next().unwrap_or_default();
+        let said = String::from_utf8_lossy(said);
+        let why = match code {
+            209 | 200 => " (no code for this GPU)",
+            218 => " (the driver's compiler refused it)",
+            221 => " (`libnvidia-ptxjitcompiler.so.1` is not here)",
+            222 => " (the PTX is newer than the driver)",
+            _ => "",
+        };
+        let name = self.library.code_name(code);
+        Err(match said.lines().next() {
+            Some(line) => format!("{name}{why}: {}", line.trim()),
+            None => format!("{name}{why}"),
+        })
+    }
+
+    /// Waits for events one after the other; each that comes is progress.
+    pub(super) fn wait(&self, events: &[(&'static str, Raw)]) -> Result<(), DeviceError> {
+        for &(work, event) in events {
+            let since = Instant::now();
+            loop {
+                // SAFETY: the event was made by this context and is not destroyed yet.
+                match unsafe { (self.library.functions.event_query)(event) } {
+                    0 => break,
+                    // Not ready.
+                    600 => {}
+                    code => return self.check(work, code),
+                }
+                if since.elapsed() > HANG {
+                    self.broken.set(true);
+                    return Err(DeviceError::Hang {
+                        work,
+                        seconds: HANG.as_secs(),
+                    });
+                }
+                thread::sleep(Duration::from_micros(50));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn event(&self) -> Result<Raw, DeviceError> {
+        let mut event = ptr::null_mut();
+        // SAFETY: a handle is written.
+        let code = unsafe { (self.library.functions.event_create)(&raw mut event, 0) };
+        self.check("event", code)?;
+        Ok(event)
+    }
+
+    pub(super) fn record(&self, event: Raw, stream: Raw) -> Result<(), DeviceError> {
+        // SAFETY: both are this context's.
+        let code = unsafe { (self.library.functions.event_record)(event, stream) };
+        self.check("event", code)
+    }
+
+    /// Waits until all work of the first stream is done.
+    fn settle(&self, work: &'static str) -> Result<(), DeviceError> {
+        let event = self.event()?;
+        let waited = self
+            .record(event, self.streams[0])
+            .and_then(|()| self.wait(&[(work, event)]));
+        self.forget_event(event);
+        waited
+    }
+
+    pub(super) fn forget_event(&self, event: Raw) {
+        if !self.broken.get() {
+            // SAFETY: the event is this context's, and not used any more.
+            unsafe { (self.library.functions.event_destroy)(event) };
+        }
+    }
+
+    /// The address of a span that lies in a block of this device.
+    pub(super) fn address(&self, span: Span) -> Result<u64, DeviceError> {
+        let known = self.blocks.borrow().get(&span.block.id).copied();
+        let end = span.offset.checked_add(span.bytes);
+        match (known, end) {
+            (Some(bytes), Some(end)) if end <= bytes => Ok(span.block.id + span.offset),
+            _ => Err(DeviceError::Unsupported(format!(
+                "no block of this GPU has {} bytes from {} on",
+                span.bytes, span.offset
+            ))),
+        }
+    }
+
+    /// The address of pinned memory that has at least so many bytes.
+    pub(super) fn host_address(&self, block: HostBlock, bytes: u64) -> Result<*mut u8, DeviceError> {
+        let known = self.host_blocks.borrow().get(&block.id).copied();
+        match usize::try_from(block.id) {
+            Ok(address) if known.is_some_and(|known| bytes <= known) => {
+                Ok(ptr::with_exposed_provenance_mut(address))
+            }
+            _ => Err(DeviceError::Unsupported(format!(
+                "no pinned block has {bytes} bytes"
+            ))),
+        }
+    }
+
+    pub(super) fn peer(&self, peer: PeerId) -> Result<(Raw, Raw), DeviceError> {
+        let found = self.peers.borrow().get(peer.0 as usize).copied();
+        found
+            .map(|(_, context)| (self.context, context))
+            .ok_or_else(|| DeviceError::Unsupported("that GPU was not reached before".to_owned()))
+    }
+
+    fn choose(&self, format: Format) -> Choices {
+        let mut choices = Choices::default();
+        for &variant in kernels::variants(format) {
+            match self.choice(variant, format) {
+                Ok(choice) => choices.usable.push(choice),
+                Err(reason) => choices.refused.push(Refused { variant, reason }),
+            }
+        }
+        choices
+    }
+
+    /// A variant that is loaded and gave the right answers, or why not.
+    pub fn choice(&self, variant: Variant, format: Format) -> Result<Choice, String> {
+        self.enter().map_err(|error| error.to_string())?;
+        let module = kernels::module(variant, format, self.facts.compute_capability)
+            .ok_or_else(|| format!("has no {format}"))?;
+        let source = self.kernel(&module, &format!("gemm_{format}"))?.source;
+        let shape = kernels::shape(variant, format);
+        if variant == Variant::Wgmma && self.library.functions.tensor_map.is_none() {
+            return Err("the driver has no `cuTensorMapEncodeTiled`: it is older than CUDA 12".to_owned());
+        }
+        let needed = (shape.stage_bytes * shape.stages.min(2)).max(shape.loop_bytes);
+        if needed > self.shared[1].max(48 << 10) {
+            return Err(format!(
+                "needs {needed} bytes of shared memory, a block has {}",
+                self.shared[1]
+            ));
+        }
+        let choice = Choice {
+            variant,
+            source,
+            tile_rows: shape.tile_rows,
+            tile_columns: shape.tile_columns,
+            k_step: shape.k_step,
+            loop_shape: shape.loop_shape,
+        };
+        self_test::run(self, format, &choice)?;
+        Ok(choice)
+    }
+
+    /// Does lists of work, one for each stream, and tells how long each piece took.
+    fn run_all(&self, lists: &[&[Work]]) -> Result<Vec<Vec<Duration>>, DeviceError> {
+        self.enter()?;
+        let mut events: Vec<Vec<Raw>> = Vec::new();
+        let done = self.enqueue(lists, &mut events).and_then(|()| {
+            let mut names: Vec<(&'static str, Raw)> = Vec::new();
+            for (list, events) in lists.iter().zip(&events) {
+                names.extend(
+                    events
+                        .iter()
+                        .skip(1)
+                        .zip(*list)
+                        .map(|(&event, work)| (work.name(), event)),
+                );
+            }
+            // The lists run side by side: what is waited for first may end last.
+            self.wait(&names)?;
+            events.iter().map(|events| self.durations(events)).collect()
+        });
+        for event in events.into_iter().flatten() {
+            self.forget_event(event);
+        }
+        done
+    }
+
+    fn enqueue(&self, lists: &[&[Work]], events: &mut Vec<Vec<Raw>>) -> Result<(), DeviceError> {
+        let functions = &self.library.functions;
+        if lists.len() > 1 {
+            // Both wait for the same event, which comes when all is queued, or nearly so.
+            self.launch(self.streams[0], &Work::Spin { nanoseconds: 200_000 })?;
+        }
+        for (list, &stream) in lists.iter().zip(&self.streams) {
+            let first = self.event()?;
+            events.push(vec![first]);
+            if let Some(&gate) = events.first().and_then(|events| events.first())
+                && gate != first
+            {
+                // SAFETY: stream and event are this context's.
+                let code = unsafe { (functions.stream_wait_event)(stream, gate, 0) };
+                self.check("event", code)?;
+            }
+            self.record(first, stream)?;
+            let _ = list;
+        }
+        for ((list, &stream), events) in lists.iter().zip(&self.streams).zip(events) {
+            for work in *list {
+                self.launch(stream, work)?;
+                let event = self.event()?;
+                events.push(event);
+                self.record(event, stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn durations(&self, events: &[Raw]) -> Result<Vec<Duration>, DeviceError> {
+        let mut durations = Vec::new();
+        for pair in events.windows(2) {
+            let mut milliseconds = 0.0;
+            // SAFETY: both events came; one number is written.
+            let code =
+                unsafe { (self.library.functions.event_elapsed)(&raw mut milliseconds, pair[0], pair[1]) };
+            self.check("event", code)?;
+            durations.push(Duration::from_secs_f64(f64::from(milliseconds.max(0.0)) / 1000.0));
+        }
+        Ok(durations)
+    }
+}
+
+impl Device for Gpu {
+    fn facts(&self) -> &DeviceFacts {
+        &self.facts
+    }
+
+    fn free_memory(&self) -> Result<u64, DeviceError> {
+        self.enter()?;
+        let (mut free, mut all) = (0_usize, 0_usize);
+        // SAFETY: two numbers are written.
+        let code = unsafe { (self.library.functions.mem_get_info)(&raw mut free, &raw mut all) };
+        self.check("memory", code)?;
+        Ok(free as u64)
+    }
+
+    fn allocate(&self, bytes: u64) -> Result<Block, DeviceError> {
+        self.enter()?;
+        let mut id = 0;
+        let wanted = usize::try_from(bytes).unwrap_or(usize::MAX);
+        // SAFETY: one address is written.
+        match unsafe { (self.library.functions.mem_alloc)(&raw mut id, wanted) } {
+            2 => Err(DeviceError::OutOfMemory {
+                wanted: bytes,
+                of: "the GPU",
+            }),
+            code => {
+                self.check("memory", code)?;
+                self.blocks.borrow_mut().insert(id, bytes);
+                Ok(Block { id, bytes })
+            }
+        }
+    }
+
+    fn release(&self, block: Block) -> Result<(), DeviceError> {
+        self.enter()?;
+        self.settle("memory")?;
+        if self.blocks.borrow_mut().remove(&block.id).is_none() {
+            return Ok(());
+        }
+        // SAFETY: the block was allocated by this context, all work is done, and it is forgotten.
+        let code = unsafe { (self.library.functions.mem_free)(block.id) };
+        self.check("memory", code)
+    }
+
+    fn allocate_host(&self, bytes: u64) -> Result<HostBlock, DeviceError> {
+        self.enter()?;
+        let mut address = ptr::null_mut();
+        let wanted = usize::try_from(bytes).unwrap_or(usize::MAX);
+        // SAFETY: one address is written.
+        match unsafe { (self.library.functions.mem_host_alloc)(&raw mut address, wanted, 0) } {
+            2 => Err(DeviceError::OutOfMemory {
+                wanted: bytes,
+                of: "the host",
+            }),
+            code => {
+                self.check("pinned memory", code)?;
+                let id = address.expose_provenance() as u64;
+                self.host_blocks.borrow_mut().insert(id, bytes);
+                Ok(HostBlock { id, bytes })
+            }
+        }
+    }
+
+    fn release_host(&self, block: HostBlock) -> Result<(), DeviceError> {
+        self.enter()?;
+        self.settle("pinned memory")?;
+        let address = self.host_address(block, 0)?;
+        self.host_blocks.borrow_mut().remove(&block.id);
+        // SAFETY: the block was allocated by this context, all work is done, and it is forgotten.
+        let code = unsafe { (self.library.functions.mem_free_host)(address.cast()) };
+        self.check("pinned memory", code)
+    }
+
+    fn write_host(&self, block: HostBlock, offset: u64, data: &[u8]) -> Result<(), DeviceError> {
+        let address = self.host_address(block, offset.saturating_add(data.len() as u64))?;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        // SAFETY: the block is that long, and no work is under way: `run` waits for all.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), address.add(offset), data.len()) };
+        Ok(())
+    }
+
+    fn read_host(&self, block: HostBlock, offset: u64, data: &mut [u8]) -> Result<(), DeviceError> {
+        let address = self.host_address(block, offset.saturating_add(data.len() as u64))?;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        // SAFETY: as above.
+        unsafe { ptr::copy_nonoverlapping(address.add(offset), data.as_mut_ptr(), data.len()) };
+        Ok(())
+    }
+
+    fn write(&self, to: Span, data: &[u8]) -> Result<(), DeviceError> {
+        self.enter()?;
+        let address = self.address(to.block.part(to.offset, data.len() as u64))?;
+        // A copy of memory that is not pinned waits in the driver, where nobody could give it up.
+        self.settle("write")?;
+        // SAFETY: source and target are that long.
+        let code = unsafe {
+            (self.library.functions.copy_to_device)(
+                address,
+                data.as_ptr().cast(),
+                data.len(),
+                self.streams[0],
+            )
+        };
+        self.check("write", code)?;
+        self.settle("write")
+    }
+
+    fn read(&self, from: Span, data: &mut [u8]) -> Result<(), DeviceError> {
+        self.enter()?;
+        let address = self.address(from.block.part(from.offset, data.len() as u64))?;
+        self.settle("read")?;
+        // SAFETY: source and target are that long.
+        let code = unsafe {
+            (self.library.functions.copy_to_host)(
+                data.as_mut_ptr().cast(),
+                address,
+                data.len(),
+                self.streams[0],
+            )
+        };
+        self.check("read", code)?;
+        self.settle("read")
+    }
+
+    fn choices(&self, format: Format) -> Choices {
+        if let Some(choices) = self.choices.borrow().get(&format) {
+            return choices.clone();
+        }
+        let choices = self.choose(format);
+        self.choices.borrow_mut().insert(format, choices.clone());
+        choices
+    }
+
+    fn loop_ctas_per_sm(&self, variant: Variant, format: Format) -> u32 {
+        self.enter()
+            .ok()
+            .and_then(|()| self.occupancy(variant, format))
+            .unwrap_or(1)
+            .max(1)
+    }
+
+    fn run(&self, work: &[Work]) -> Result<Vec<Duration>, DeviceError> {
+        Ok(self.run_all(&[work])?.pop().unwrap_or_default())
+    }
+
+    fn run_beside(&self, first: &[Work], second: &[Work]) -> Result<[Vec<Duration>; 2], DeviceError> {
+        let mut both = self.run_all(&[first, second])?.into_iter();
+        Ok([both.next().unwrap_or_default(), both.next().unwrap_or_default()])
+    }
+
+    fn reach(&self, peer: &DeviceFacts) -> Result<PeerId, DeviceError> {
+        self.enter()?;
+        let functions = &self.library.functions;
+        let ordinals: BTreeSet<c_int> =
+            (0..c_int::try_from(self.library.devices()).unwrap_or_default()).collect();
+        for ordinal in ordinals {
+            let mut device = 0;
+            // SAFETY: one integer is written.
+            if unsafe { (functions.device_get)(&raw mut device, ordinal) } != 0 || device == self.device {
+                continue;
+            }
+            if facts(&self.library, device).is_ok_and(|facts| facts.uuid == peer.uuid) {
+                return self.reach_device(device);
+            }
+        }
+        Err(DeviceError::Unsupported(format!(
+            "this process doesn't see {}",
+            peer.uuid
+        )))
+    }
+}
+
+impl Gpu {
+    fn reach_device(&self, device: CuDevice) -> Result<PeerId, DeviceError> {
+        let functions = &self.library.functions;
+        let known = self.peers.borrow().iter().position(|&(known, _)| known == device);
+        if let Some(index) = known {
+            return Ok(PeerId(u32::try_from(index).unwrap_or_default()));
+        }
+        let mut can = 0;
+        // SAFETY: one integer is written.
+        let code = unsafe { (functions.device_can_access_peer)(&raw mut can, self.device, device) };
+        self.check("peer", code)?;
+        if can == 0 {
+            return Err(DeviceError::Unsupported(
+                "the driver allows no direct access between these GPUs".to_owned(),
+            ));
+        }
+        let mut context = ptr::null_mut();
+        // SAFETY: a handle is written; the other device's own `Gpu` keeps it too.
+        let code = unsafe { (functions.primary_ctx_retain)(&raw mut context, device) };
+        self.check("peer", code)?;
+        // SAFETY: the context is retained; 704 says that it was enabled before.
+        match unsafe { (functions.ctx_enable_peer_access)(context, 0) } {
+            704 => {}
+            code => self.check("peer", code)?,
+        }
+        let mut peers = self.peers.borrow_mut();
+        peers.push((device, context));
+        Ok(PeerId(u32::try_from(peers.len() - 1).unwrap_or_default()))
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        if self.broken.get() {
+            return;
+        }
+        let functions = &self.library.functions;
+        // SAFETY: all handles are this context's; nothing uses them any more, as `run` waits for all work.
+        unsafe {
+            (functions.ctx_set_current)(self.context);
+            for &block in self.blocks.get_mut().keys() {
+                (functions.mem_free)(block);
+            }
+            for &block in self.host_blocks.get_mut().keys() {
+                (functions.mem_free_host)(ptr::with_exposed_provenance_mut(
+                    usize::try_from(block).unwrap_or_default(),
+                ));
+            }
+            (functions.mem_free)(self.ticket);
+            for stream in self.streams.into_iter().filter(|stream| !stream.is_null()) {
+                (functions.stream_destroy)(stream);
+            }
+            for &(device, _) in self.peers.get_mut().iter() {
+                (functions.primary_ctx_release)(device);
+            }
+            (functions.primary_ctx_release)(self.device);
+        }
+    }
+}
+
+fn read_attribute(library: &Library, device: CuDevice, number: c_int) -> Option<u32> {
+    let mut value = 0;
+    // SAFETY: one integer is written.
+    let code = unsafe { (library.functions.device_get_attribute)(&raw mut value, number, device) };
+    (code == 0).then(|| u32::try_from(value).ok()).flatten()
+}
+
+fn facts(library: &Library, device: CuDevice) -> Result<DeviceFacts, SetupError> {
+    let functions = &library.functions;
+    let of = |number| read_attribute(library, device, number).unwrap_or_default();
+    let text = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned()
+    };
+    let mut name = [0_u8; 256];
+    let mut bus = [0_u8; 64];
+    let mut memory = 0_usize;
+    // SAFETY: texts no longer than is said, ending with a zero, and one number are written.
+    unsafe {
+        library.setup(
+            "cuDeviceGetName",
+            (functions.device_get_name)(name.as_mut_ptr().cast(), 256, device),
+        )?;
+        (functions.device_get_pci_bus_id)(bus.as_mut_ptr().cast(), 64, device);
+        library.setup(
+            "cuDeviceTotalMem",
+            (functions.device_total_mem)(&raw mut memory, device),
+        )?;
+    }
+    Ok(DeviceFacts {
+        name: text(&name),
+        uuid: uuid(library, device),
+        pci: text(&bus).parse().ok(),
+        compute_capability: ComputeCapability {
+            major: of(attribute::MAJOR),
+            minor: of(attribute::MINOR),
+        },
+        sms: of(attribute::SMS),
+        memory_bytes: memory as u64,
+        l2_bytes: u64::from(of(attribute::L2_BYTES)),
+        sm_clock_mhz: of(attribute::CLOCK_KHZ) / 1000,
+        memory_clock_mhz: of(attribute::MEMORY_CLOCK_KHZ) / 1000,
+        cuda: library.version(),
+    })
+}
+
+/// The UUID as NVML writes it. The newer of two functions tells that of a MIG instance, the older that of its GPU.
+fn uuid(library: &Library, device: CuDevice) -> String {
+    let functions = &library.functions;
+    let read = |function: Option<unsafe extern "C" fn(*mut [u8; 16], CuDevice) -> c_int>| {
+        let mut bytes = [0_u8; 16];
+        // SAFETY: 16 bytes are written.
+        let code = unsafe { function?(&raw mut bytes, device) };
+        (code == 0).then_some(bytes)
+    };
+    let (gpu, own) = (
+        read(functions.device_get_uuid),
+        read(functions.device_get_uuid_v2),
+    );
+    let prefix = match (gpu, own) {
+        (Some(gpu), Some(own)) if gpu != own => "MIG",
+        _ => "GPU",
+    };
+    let Some(bytes) = own.or(gpu) else {
+        return String::new();
+    };
+    let mut text = String::from(prefix);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 0 | 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}

@@ -1,0 +1,141 @@
+//! Before a variant is used: a few of its tiles and a few rounds of its loop against the CPU.
+
+use super::gpu::Gpu;
+use crate::device::{
+    Choice, Device as _, DeviceError, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Work,
+};
+use crate::verify::golden::{GemmShape, loop_hashes};
+use crate::verify::operand::encode_output;
+use crate::verify::records::{gemm_records, loop_records};
+
+const SEED_A: u32 = 0x5E1F_0001;
+const SEED_B: u32 = 0x5E1F_0002;
+const WEIGHTS: u32 = 0x5E1F_0003;
+const ROUNDS: u32 = 3;
+
+/// Ok where all that the variant gave is right; else what was wrong.
+pub(super) fn run(gpu: &Gpu, format: Format, choice: &Choice) -> Result<(), String> {
+    let mut blocks = Vec::new();
+    let mut allocate = |bytes| {
+        let block = gpu.allocate(bytes)?;
+        blocks.push(block);
+        Ok::<_, DeviceError>(block)
+    };
+    let tested =
+        tiles(gpu, format, choice, &mut allocate).and_then(|()| rounds(gpu, format, choice, &mut allocate));
+    for block in blocks {
+        // After a kernel that was stopped nothing can be given back.
+        let _ = gpu.release(block);
+    }
+    tested
+}
+
+type Allocate<'a> = dyn FnMut(u64) -> Result<crate::device::Block, DeviceError> + 'a;
+
+fn tiles(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) -> Result<(), String> {
+    let told = |error: DeviceError| error.to_string();
+    // More steps along K than a ring has stages, an odd number of them, and two tiles each way.
+    let shape = GemmShape {
+        format,
+        m: 2 * choice.tile_rows,
+        n: 2 * choice.tile_columns,
+        k: 9 * choice.k_step,
+        tile_rows: choice.tile_rows,
+        tile_columns: choice.tile_columns,
+        seed_a: SEED_A,
+        seed_b: SEED_B,
+        weight_seed: WEIGHTS,
+    };
+    let bytes = format.operand_bytes();
+    let values = u64::from(shape.m) * u64::from(shape.n);
+    let a = allocate(u64::from(shape.m) * u64::from(shape.k) * bytes).map_err(told)?;
+    let b = allocate(u64::from(shape.n) * u64::from(shape.k) * bytes).map_err(told)?;
+    let c = allocate(values * format.output().bytes()).map_err(told)?;
+    let records = allocate(4 * GEMM_RECORD_BYTES).map_err(told)?;
+    let operands = |to, rows, seed| Work::Operands {
+        to,
+        format,
+        rows,
+        k: shape.k,
+        seed,
+    };
+    gpu.run(&[
+        operands(a.all(), shape.m, SEED_A),
+        operands(b.all(), shape.n, SEED_B),
+        Work::Gemm(Gemm {
+            variant: choice.variant,
+            format,
+            m: shape.m,
+            n: shape.n,
+            k: shape.k,
+            a: a.all(),
+            b: b.all(),
+            c: c.all(),
+            records: records.all(),
+            weight_seed: WEIGHTS,
+            rotation: 1,
+            ctas: 0,
+            fault: Fault::NONE,
+        }),
+    ])
+    .map_err(told)?;
+    let stored_bytes = usize::try_from(format.output().bytes()).unwrap_or(1);
+    let mut stored = vec![0; usize::try_from(values).unwrap_or_default() * stored_bytes];
+    gpu.read(c.all(), &mut stored).map_err(told)?;
+    let mut places = (0..shape.m).flat_map(|row| (0..shape.n).map(move |column| (row, column)));
+    let wrong = places
+        .by_ref()
+        .zip(stored.chunks_exact(stored_bytes))
+        .filter_map(|((row, column), got)| {
+            let mut word = [0; 8];
+            word[..stored_bytes].copy_from_slice(got);
+            let got = u64::from_le_bytes(word);
+            let expected = encode_output(format.output(), shape.value(row, column));
+            (got != expected).then_some((row, column, expected, got))
+        })
+        .collect::<Vec<_>>();
+    if let Some((row, column, expected, got)) = wrong.first() {
+        return Err(format!(
+            "its self-test failed: {} of {values} values of C were wrong, the first in row {row}, column {column}: \
+             {got:#x} for {expected:#x}",
+            wrong.len()
+        ));
+    }
+    let mut read = vec![0; 4 * usize::try_from(GEMM_RECORD_BYTES).unwrap_or_default()];
+    gpu.read(records.all(), &mut read).map_err(told)?;
+    let got: Vec<u32> = gemm_records(&read).iter().map(|record| record.checksum).collect();
+    let expected = shape.checksums();
+    if got != expected {
+        return Err(format!(
+            "its self-test failed: C was right, its checksums were {got:x?} for {expected:x?}"
+        ));
+    }
+    Ok(())
+}
+
+fn rounds(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) -> Result<(), String> {
+    let told = |error: DeviceError| error.to_string();
+    let records = allocate(2 * LOOP_RECORD_BYTES).map_err(told)?;
+    gpu.run(&[Work::MmaLoop {
+        variant: choice.variant,
+        format,
+        rounds: ROUNDS,
+        ctas: 2,
+        seed: SEED_A,
+        records: records.all(),
+        fault: Fault::NONE,
+    }])
+    .map_err(told)?;
+    let mut read = vec![0; 2 * usize::try_from(LOOP_RECORD_BYTES).unwrap_or_default()];
+    gpu.read(records.all(), &mut read).map_err(told)?;
+    let expected = loop_hashes(format, &choice.loop_shape, SEED_A, ROUNDS);
+    for record in loop_records(&read) {
+        let got = record.hashes.get(..expected.len()).unwrap_or_default();
+        if got != expected {
+            return Err(format!(
+                "its self-test failed: a loop's hashes were {got:x?} for {expected:x?}"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! What a phase has seen so far.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pitcrew_core::proof::{
+    Corruption, CorruptionClass, Outcome, Phase, PhaseKind, Rate, Refused, Sample, Skip, SmResult, Unit,
+};
+
+use crate::bench::{Bench, MOST_CORRUPTIONS};
+use crate::device;
+use crate::profile::Step;
+use crate::progress::Progress;
+
+/// What one SM did.
+#[derive(Debug, Clone, Copy, Default)]
+struct OfSm {
+    tiles: u64,
+    wrong: u64,
+    clock_sum: f64,
+    time_sum: f64,
+    timed: u64,
+}
+
+/// What a phase has seen so far.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// Its place in the plan.
+    pub(crate) step: Step,
+    /// What the report will say of it.
+    pub(crate) phase: Phase,
+    unit: Unit,
+    rates: Vec<f64>,
+    sms: BTreeMap<u32, OfSm>,
+    /// Spans of time in which it worked, in seconds of the run.
+    pub(crate) worked: Vec<(f64, f64)>,
+}
+
+impl Tally {
+    /// Of a phase that has not begun.
+    pub(crate) fn new(step: Step) -> Self {
+        let outcome = Outcome::Skipped {
+            skip: Skip::NotTested,
+            why: "the run ended before it".to_owned(),
+        };
+        Self {
+            step,
+            phase: Phase::new(step.kind, step.format.map(Into::into), outcome),
+            unit: match step.kind {
+                PhaseKind::MmaLoop | PhaseKind::Gemm | PhaseKind::Power | PhaseKind::Pulse => Unit::Tflops,
+                _ => Unit::Gbs,
+            },
+            rates: Vec::new(),
+            sms: BTreeMap::new(),
+            worked: Vec::new(),
+        }
+    }
+
+    /// Work of so much took so long on the device: bytes, or operations.
+    pub(crate) fn rate(&mut self, bench: &mut Bench<'_>, work: u64, time: Duration) {
+        if time.is_zero() {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "rates to a few figures")]
+        let per_second = work as f64 / time.as_secs_f64();
+        let rate = match self.unit {
+            Unit::Tflops => per_second / 1e12,
+            Unit::Gbs => per_second / 1e9,
+        };
+        if self.unit == Unit::Tflops {
+            bench.tflops = Some(rate);
+        }
+        self.rates.push(rate);
+        (bench.tell)(Progress::Rate {
+            step: self.step,
+            rate,
+            unit: self.unit,
+        });
+    }
+
+    /// What was measured until now was a warm-up.
+    pub(crate) fn forget_rates(&mut self) {
+        self.rates.clear();
+    }
+
+    /// An SM has computed a tile.
+    pub(crate) fn tile(&mut self, sm: u32, is_wrong: bool) {
+        let of = self.sms.entry(sm).or_default();
+        of.tiles += 1;
+        of.wrong += u64::from(is_wrong);
+    }
+
+    /// An SM needed so many nanoseconds for what all SMs did, at this clock.
+    pub(crate) fn timed(&mut self, sm: u32, nanoseconds: f64, clock_mhz: f64) {
+        let of = self.sms.entry(sm).or_default();
+        of.time_sum += nanoseconds;
+        of.clock_sum += clock_mhz;
+        of.timed += 1;
+    }
+
+    /// Something was wrong. The first thousand are kept.
+    pub(crate) fn corrupt(&mut self, corruption: Corruption) {
+        self.phase.corruption_count += 1;
+        if self.phase.corruptions.len() < MOST_CORRUPTIONS {
+            self.phase.corruptions.push(corruption);
+        }
+    }
+
+    /// Wrong again and again on one SM is another fault than wrong once.
+    pub(crate) fn settle_compute_faults(&mut self) {
+        let mut times: BTreeMap<u32, u64> = BTreeMap::new();
+        for corruption in &self.phase.corruptions {
+            if let Some(sm) = corruption.sm {
+                *times.entry(sm).or_default() += 1;
+            }
+        }
+        for corruption in &mut self.phase.corruptions {
+            let again = corruption.sm.is_some_and(|sm| times[&sm] > 1);
+            if corruption.class == CorruptionClass::ComputeTransient && again {
+                corruption.class = CorruptionClass::ComputePermanent;
+            }
+        }
+    }
+
+    /// Variants that are better and could not be used.
+    pub(crate) fn refuse(&mut self, refused: &[device::Refused]) {
+        self.phase.refused = refused
+            .iter()
+            .map(|refused| Refused {
+                variant: refused.variant.name().to_owned(),
+                why: refused.reason.clone(),
+            })
+            .collect();
+    }
+
+    /// The phase as it goes into the report.
+    pub(crate) fn finish(mut self, samples: &[Sample]) -> Phase {
+        self.settle_compute_faults();
+        self.phase.rate = Rate::of(self.unit, self.rates);
+        let during: Vec<&Sample> = samples
+            .iter()
+            .filter(|sample| {
+                self.worked
+                    .iter()
+                    .any(|(from, to)| (*from..=*to).contains(&sample.at_s))
+            })
+            .collect();
+        self.phase.power_w = mean(during.iter().filter_map(|sample| sample.power_w));
+        let timed: Vec<(u32, f64, f64)> = self
+            .sms
+            .iter()
+            .filter(|(_, of)| of.timed > 0)
+            .map(|(sm, of)| {
+                let timed = approximate(of.timed);
+                (*sm, of.time_sum / timed, of.clock_sum / timed)
+            })
+            .collect();
+        let of_sms = mean(timed.iter().map(|(_, _, clock)| *clock));
+        let clocks = during
+            .iter()
+            .filter_map(|sample| sample.clock_sm_mhz)
+            .map(f64::from);
+        self.phase.sm_clock_mhz = of_sms.or_else(|| mean(clocks));
+        let median = median(timed.iter().map(|(_, time, _)| *time).collect());
+        self.phase.sms = self
+            .sms
+            .iter()
+            .map(|(&sm, of)| {
+                let timed = timed.iter().find(|(number, ..)| *number == sm);
+                SmResult {
+                    sm,
+                    tiles: of.tiles,
+                    wrong: of.wrong,
+                    clock_mhz: timed.map(|(_, _, clock)| *clock),
+                    relative_speed: timed
+                        .zip(median)
+                        .filter(|((_, time, _), _)| *time > 0.0)
+                        .map(|((_, time, _), median)| median / time),
+                }
+            })
+            .collect();
+        self.phase
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts")]
+fn approximate(count: u64) -> f64 {
+    count as f64
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0_u64), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / approximate(count))
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
