@@ -134,6 +134,20 @@ const M16N8K16: Module = Module {
     cubins: &[cubin(8, 0), cubin(9, 0), cubin(10, 0), cubin(12, 0)],
 };
 
+const FP64: Module = Module {
+    name: "fp64",
+    cubins: &[cubin(8, 0), cubin(10, 0)],
+    ..M16N8K16
+};
+
+const FP64_HOPPER: Module = Module {
+    name: "fp64_hopper",
+    target: Target::From(9, 0),
+    ptx: (7, 8),
+    cuda: cuda(11, 8),
+    cubins: &[cubin(9, 0)],
+};
+
 const FP8: Module = Module {
     name: "fp8",
     target: Target::From(8, 9),
@@ -155,7 +169,18 @@ const WGMMA: Module = Module {
 };
 
 /// All modules.
-pub const MODULES: [Module; 8] = [MEMORY, SIMT, DP4A, M8N8K4, M16N8K8, M16N8K16, FP8, WGMMA];
+pub const MODULES: [Module; 10] = [
+    MEMORY,
+    SIMT,
+    DP4A,
+    M8N8K4,
+    M16N8K8,
+    M16N8K16,
+    FP64,
+    FP64_HOPPER,
+    FP8,
+    WGMMA,
+];
 
 /// Variants that a format has, best first.
 pub fn variants(format: Format) -> &'static [Variant] {
@@ -186,6 +211,12 @@ pub fn module(variant: Variant, format: Format, capability: ComputeCapability) -
         Variant::Simt => Some(SIMT),
         Variant::M8n8k4 => Some(M8N8K4),
         Variant::M16n8k8 => Some(M16N8K8),
+        Variant::M16n8k16 if format == Format::Fp64 => match capability.major {
+            9 => Some(FP64_HOPPER),
+            // What has hardly any f64 makes the instruction of plain ones.
+            12.. => None,
+            _ => Some(FP64),
+        },
         Variant::M16n8k16 => Some(M16N8K16),
         Variant::Fp8Mma => Some(FP8),
         Variant::Wgmma => Some(WGMMA),

@@ -418,13 +418,11 @@ impl Gpu {
         self.start_function(stream, name, function, &size, arguments![job])
     }
 
-    /// Stages of a ring such that two CTAs fit on an SM, if three or more do.
+    /// Stages of a ring that a block has room for.
     fn stages(&self, shape: &Shape) -> u32 {
-        if shape.stages < 4 {
-            return shape.stages;
-        }
-        let half = (self.shared[0] / 2).saturating_sub(1024);
-        if half >= 4 * shape.stage_bytes { 4 } else { 3 }
+        // What is not the ring's, and what the driver keeps of each block.
+        let room = self.shared[1].saturating_sub(1024);
+        shape.stages.min(room / shape.stage_bytes.max(1)).max(2)
     }
 
     fn wgmma(
