@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use pitcrew_core::proof::{Report, Verdict};
 
-use super::{place, plain};
+use super::{place, plain, verdict_of};
 
 pub(crate) use fleet::fleet_page;
 
@@ -23,6 +23,7 @@ const STYLE: &str = include_str!("html/style.css");
 pub(crate) fn page(report: &Report) -> String {
     let node = escaped(&report.evidence.node.name);
     let mut body = hero(report);
+    body.push_str(&contents(report));
     body.push_str(&findings(report));
     for index in 0..report.evidence.devices.len() {
         body.push_str(&device::section(report, index));
@@ -134,6 +135,25 @@ fn hero(report: &Report) -> String {
     out
 }
 
+/// Where to find each GPU, where there are several.
+fn contents(report: &Report) -> String {
+    let devices = &report.evidence.devices;
+    if devices.len() < 2 {
+        return String::new();
+    }
+    let mut out = String::from("<nav>\n");
+    for (index, device) in devices.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "<a href=\"#gpu-{index}\"><b>{}</b>{}</a>",
+            escaped(&device.device.title()),
+            chip(verdict_of(report, index)),
+        );
+    }
+    out.push_str("</nav>\n");
+    out
+}
+
 fn findings(report: &Report) -> String {
     let judgement = &report.judgement;
     if judgement.reasons.is_empty() {
@@ -149,7 +169,7 @@ fn findings(report: &Report) -> String {
         let _ = writeln!(
             out,
             "<li class=\"{tone}\"><span class=\"word\">{word}</span>{at}{}</li>",
-            escaped(&reason.text)
+            with_code(&reason.text)
         );
     }
     out.push_str("</ul>\n</div>\n");

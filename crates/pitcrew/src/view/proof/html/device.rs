@@ -11,7 +11,7 @@ pub(super) fn section(report: &Report, index: usize) -> String {
     let evidence = &report.evidence.devices[index];
     let device = &evidence.device;
     let mut out = format!(
-        "<section class=\"gpu\">\n<h2><span class=\"where\">{}</span> {} {}</h2>\n<p class=\"ids\">{}</p>\n",
+        "<section class=\"gpu\" id=\"gpu-{index}\">\n<h2><span class=\"where\">{}</span> {} {}</h2>\n<p class=\"ids\">{}</p>\n",
         escaped(&device.title()),
         escaped(&device.name),
         chip(verdict_of(report, index)),

@@ -24,7 +24,7 @@ pub(super) fn section(report: &Report) -> String {
         .filter_map(|path| Some(path.rate?.p50))
         .fold(0.0, f64::max);
     let mut out = String::from(
-        "<section>\n<h2>Between GPUs and host</h2>\n<p class=\"muted\">GB/s from the row to the column, every byte compared.</p>\n\
+        "<section>\n<h2>Between GPUs and host</h2>\n<p class=\"muted\">GB/s from the row to the column.</p>\n\
          <div class=\"scroll\"><table class=\"matrix\">\n<tr><th></th><th>host</th>",
     );
     for device in devices {

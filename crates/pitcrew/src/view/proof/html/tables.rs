@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use pitcrew_core::proof::{Corruption, Counters, DeviceEvidence, Grade, Outcome, Report};
 
 use super::super::{bytes, count, figure_of, result_of, short};
-use super::{bars, escaped};
+use super::{bars, escaped, with_code};
 
 /// Most wrong results that are listed; all of them are in the report itself.
 const LISTED: usize = 100;
@@ -57,7 +57,7 @@ pub(super) fn phases(report: &Report, index: usize) -> String {
             cell(percent(figure.and_then(|figure| figure.pipe_efficiency))),
             cell(phase.sm_clock_mhz.map(|clock| format!("{clock:.0} MHz"))),
             cell(verified),
-            escaped(&result_of(report, index, phase)),
+            with_code(&result_of(report, index, phase)),
         );
     }
     out.push_str("</table></div></details>\n");

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use pitcrew_core::clocks;
-use pitcrew_core::proof::{DeviceEvidence, Report, Sample};
+use pitcrew_core::proof::{DeviceEvidence, Phase, Report, Sample};
 
 use super::escaped;
 use super::svg::{Scale, extent, px};
@@ -16,6 +16,9 @@ const PANEL: f64 = 92.0;
 const GAP: f64 = 18.0;
 /// Most points of a line: more than there are pixels can't be seen.
 const POINTS: usize = 900;
+
+/// Most spans of one phase that are drawn: with more of them they are pixels.
+const SPANS: usize = 300;
 
 const HEAT_AND_POWER: u64 = 0x8 | 0x20 | 0x40 | 0x80;
 const POWER_LIMIT: u64 = 0x4;
@@ -164,41 +167,48 @@ fn bands(samples: &[&Sample], time: Scale, bottom: f64, out: &mut String) {
     }
 }
 
-/// Names of the phases on a strip above, in two rows so that short ones have room.
+/// The phases on a strip above.
 fn phases(device: &DeviceEvidence, time: Scale, bottom: f64, out: &mut String) {
     let ran = device.phases.iter().filter(|phase| phase.outcome.has_results());
     for (index, phase) in ran.enumerate() {
-        let (left, right) = (time.at(phase.start_s), time.at(phase.start_s + phase.seconds));
-        let class = if phase.corruption_count > 0 {
-            "phase wrong"
-        } else {
-            "phase"
-        };
-        let title = escaped(&phase.title());
+        for span in phase.worked().take(SPANS) {
+            strip(index, phase, span, time, bottom, out);
+        }
+    }
+}
+
+/// One span of a phase on the strip, and a thin line down from its beginning.
+fn strip(index: usize, phase: &Phase, (from, to): (f64, f64), time: Scale, bottom: f64, out: &mut String) {
+    let (left, right) = (time.at(from), time.at(to));
+    let class = if phase.corruption_count > 0 {
+        "phase wrong"
+    } else {
+        "phase"
+    };
+    let title = escaped(&phase.title());
+    let _ = write!(
+        out,
+        "<line class=\"grid\" x1=\"{x}\" x2=\"{x}\" y1=\"{}\" y2=\"{}\"/><g><title>{title}, {:.1} s</title>\
+         <rect class=\"{class}\" x=\"{x}\" y=\"6\" width=\"{}\" height=\"22\" rx=\"3\"/>",
+        px(PHASES),
+        px(bottom),
+        (to - from).clamp(0.0, 1e7),
+        px((right - left - 1.5).max(1.0)),
+        x = px(left),
+    );
+    let shown = match room_for(&phase.title(), right - left) {
+        Room::Name => Some(title),
+        Room::Letter => letter(index).map(String::from),
+        Room::None => None,
+    };
+    if let Some(shown) = shown {
         let _ = write!(
             out,
-            "<line class=\"grid\" x1=\"{x}\" x2=\"{x}\" y1=\"{}\" y2=\"{}\"/><g><title>{title}, {:.1} s</title>\
-             <rect class=\"{class}\" x=\"{x}\" y=\"6\" width=\"{}\" height=\"22\" rx=\"3\"/>",
-            px(PHASES),
-            px(bottom),
-            phase.seconds.clamp(0.0, 1e7),
-            px((right - left - 1.5).max(1.0)),
-            x = px(left),
+            "<text class=\"phase\" x=\"{}\" y=\"21\" text-anchor=\"middle\">{shown}</text>",
+            px(f64::midpoint(left, right))
         );
-        let shown = match room_for(&phase.title(), right - left) {
-            Room::Name => Some(title),
-            Room::Letter => letter(index).map(String::from),
-            Room::None => None,
-        };
-        if let Some(shown) = shown {
-            let _ = write!(
-                out,
-                "<text class=\"phase\" x=\"{}\" y=\"21\" text-anchor=\"middle\">{shown}</text>",
-                px(f64::midpoint(left, right))
-            );
-        }
-        out.push_str("</g>\n");
     }
+    out.push_str("</g>\n");
 }
 
 /// What a phase has room for on the strip.
@@ -233,8 +243,9 @@ fn letters(device: &DeviceEvidence, time: Scale) -> String {
     let named: Vec<String> = ran
         .enumerate()
         .filter_map(|(index, phase)| {
-            let width = time.at(phase.start_s + phase.seconds) - time.at(phase.start_s);
-            let letter = letter(index).filter(|_| room_for(&phase.title(), width) == Room::Letter)?;
+            let is_letter =
+                |(from, to)| room_for(&phase.title(), time.at(to) - time.at(from)) == Room::Letter;
+            let letter = letter(index).filter(|_| phase.worked().take(SPANS).any(is_letter))?;
             Some(format!("<b>{letter}</b> {}", escaped(&phase.title())))
         })
         .collect();
