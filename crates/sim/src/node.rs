@@ -427,7 +427,7 @@ impl Node {
             let _ = task.await;
         }
         // The kernel closes what a killed process had open.
-        pitcrew_agent::deps::Driver::release(self.driver.as_ref()).await;
+        let _ = pitcrew_agent::deps::Driver::release(self.driver.as_ref()).await;
     }
 
     /// True while the agent runs.

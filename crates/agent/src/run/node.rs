@@ -34,6 +34,11 @@ use crate::specs::{Basis, DriverRoots, directories_of};
 #[cfg(test)]
 mod tests;
 
+/// What lets go of a driver in which a call hangs: a process can't end a thread of its own there, nor close what that
+/// thread works on.
+const RESTART: &str = "look at `dmesg | grep -e NVRM -e nvidia`; the agent must be restarted to let go of the driver: \
+                       `kubectl delete pod -A -l app.kubernetes.io/name=pitcrew,app.kubernetes.io/component=agent \
+                       --field-selector spec.nodeName=NODE`; if the process doesn't end, reboot the node";
 /// The driver that hands a GPU to containers.
 const OURS: &str = "nvidia";
 
@@ -121,9 +126,9 @@ impl Node {
                 let changes = self.health.event(&event, now);
                 self.tell_health(changes);
             }
-            Seen::Released { why, is_free } => {
+            Seen::Released { why, held } => {
                 let changes = self.health.released(&why);
-                self.set_problem(Part::Driver, Some(released_problem(&why, is_free)));
+                self.set_problem(Part::Driver, Some(released_problem(&why, held.as_deref())));
                 self.tell_health(changes);
             }
             Seen::Host(host) => {
@@ -568,6 +573,7 @@ fn shape(inventory: &Inventory) -> Inventory {
         driver: inventory.driver.clone(),
         gpus: inventory.gpus.iter().map(of_gpu).collect(),
         links: Vec::new(),
+        silent: Vec::new(),
     }
 }
 
@@ -633,6 +639,7 @@ fn telling_files(host: &Host) -> Vec<PathBuf> {
 fn driver_problem(error: &GpuError) -> Problem {
     let (reason, hint) = match error {
         GpuError::NoDriver(_) => ("DriverNotFound", "`pitcrew check` on the node says what it lacks"),
+        GpuError::DriverSilent(_) => ("DriverSilent", RESTART),
         GpuError::Silent { .. } => (
             "GpuSilent",
             "look at `dmesg | grep -e NVRM -e nvidia`; drain the node and reboot it",
@@ -653,17 +660,17 @@ fn driver_problem(error: &GpuError) -> Problem {
     }
 }
 
-fn released_problem(why: &str, is_free: bool) -> Problem {
-    if is_free {
+fn released_problem(why: &str, held: Option<&str>) -> Problem {
+    let Some(held) = held else {
         return Problem {
             reason: "Paused".to_owned(),
             message: format!("the driver was let go of: {why}"),
             hint: "nothing to do: its GPUs come back when the label is taken away".to_owned(),
         };
-    }
+    };
     Problem {
         reason: "DriverHeld".to_owned(),
-        message: format!("the driver could not be let go of, as a call of it has not returned: {why}"),
-        hint: "end the agent's pod, or reboot the node".to_owned(),
+        message: format!("the driver can't be let go of, though {why}: {held}"),
+        hint: RESTART.to_owned(),
     }
 }

@@ -6,3 +6,4 @@ mod bench;
 mod driver;
 mod health;
 mod node;
+mod specs;
