@@ -272,6 +272,11 @@ impl Node {
             hook,
             dirs: directories_of(host, &self.cdi_dir),
             dir: self.cdi_dir.clone(),
+            extras: self
+                .config
+                .as_ref()
+                .map(|chosen| offer::extras(&chosen.config))
+                .unwrap_or_default(),
         };
         Some(Order {
             basis,

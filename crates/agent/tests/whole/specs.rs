@@ -58,7 +58,10 @@ async fn specifications_stay_while_a_driver_is_replaced_and_go_when_it_stays_awa
     bench.change(&Change::UnloadDriver);
     bench.tells("nothing of it is written or removed").await;
     assert_eq!(bench.in_spec(), before);
-    assert!(allocate(&bench, &before[0]).await.is_err(), "and nobody is given it");
+    assert!(
+        allocate(&bench, &before[0]).await.is_err(),
+        "and nobody is given it"
+    );
     bench.change(&Change::ReplaceDriver {
         version: "590.48.01".to_owned(),
     });
