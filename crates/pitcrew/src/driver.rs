@@ -315,4 +315,43 @@ mod tests {
         opened.look().unwrap();
         assert!(holds(&device), "the next look loads it again");
     }
+
+    #[test]
+    fn a_gpu_at_which_a_call_hangs_costs_the_others_nothing_and_keeps_the_driver_until_the_call_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let (device, hangs) = (dir.path().join("nvidiactl"), dir.path().join("hangs"));
+        std::fs::write(&device, "").unwrap();
+        std::fs::create_dir(&hangs).unwrap();
+        let macros = [
+            format!("DEVICE=\"{}\"", device.display()),
+            format!("HANGS_IN=\"{}\"", hangs.display()),
+        ];
+        install(dir.path(), &macros.each_ref().map(String::as_str));
+        let mut opened = open(&machine(dir.path()), None).unwrap();
+        opened.longest_call = Duration::from_millis(500);
+        let (sender, heard) = std::sync::mpsc::channel();
+        opened.tell(std::sync::Arc::new(Heard(std::sync::Mutex::new(sender))));
+        opened.look().unwrap();
+        heard.recv_timeout(Duration::from_secs(20)).unwrap();
+
+        std::fs::write(hangs.join("1"), "").unwrap();
+        let inventory = opened.look().unwrap().inventory;
+        let reason = "`nvmlDeviceGetTemperature` did not return within 0.5 s";
+        assert_eq!((inventory.silence(0), inventory.silence(1)), (None, Some(reason)));
+        assert!(inventory.gpus[0].readings.name.value().is_some());
+        assert_eq!(
+            opened.release().unwrap_err().to_string(),
+            format!("the NVIDIA driver does not answer: {reason}, of GPU 1")
+        );
+        assert!(holds(&device), "who hangs in it holds it");
+
+        std::fs::remove_file(hangs.join("1")).unwrap();
+        let start = std::time::Instant::now();
+        while opened.release().is_err() {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!holds(&device), "all is given back");
+        assert_eq!(opened.look().unwrap().inventory.silent, []);
+    }
 }

@@ -75,7 +75,8 @@ fn restart(unit: Option<&str>) -> String {
 /// Where the agent may have written specifications, in the directory that it writes them to.
 pub fn spec_paths(cdi_dir: &Path) -> Vec<PathBuf> {
     let kinds = [DEVICE_PLUGIN_GPU, GPU, MANAGEMENT_GPU].map(str::to_owned);
-    let kinds = kinds.into_iter().chain(Extra::ALL.map(Extras::kind));
+    // By that of the GPUs these are known as ours, so they go before it.
+    let kinds = Extra::ALL.map(Extras::kind).into_iter().chain(kinds);
     let stems = kinds.filter_map(|kind| kind.parse().ok());
     stems
         .flat_map(|kind: Kind| {

@@ -57,19 +57,23 @@ static void hang_at(device_t device) {
 }
 
 static int descriptor = -1;
+/* As NVIDIA's counts it. */
+static int initialised;
 
 unsigned nvmlInit_v2(void) {
 #ifdef FAILS
     return FAILS;
 #endif
 #ifdef DEVICE
-    descriptor = open(DEVICE, O_RDONLY);
+    if (initialised == 0) descriptor = open(DEVICE, O_RDONLY);
     if (descriptor < 0) return 9;
 #endif
+    initialised++;
     return 0;
 }
 
 unsigned nvmlShutdown(void) {
+    if (--initialised > 0) return 0;
     if (descriptor >= 0) close(descriptor);
     descriptor = -1;
     return 0;
