@@ -454,11 +454,11 @@ fn silent(setting: &Setting) {
             gpu: Some(gpu),
         });
         let inventory = look().unwrap();
-        let [Silent { index, reason }] = &*inventory.silent else {
-            panic!("{call}: {:?}", inventory.silent);
+        let silent = Silent {
+            index: gpu,
+            reason: format!("`{call}` did not return within 1 s"),
         };
-        assert_eq!(*index, gpu);
-        assert_eq!(reason, &format!("`{call}` did not return within 1 s"));
+        assert_eq!(inventory.silent, [silent]);
         for (now, before) in inventory.gpus.iter().zip(&before.gpus) {
             assert_eq!((now.index, now.pci), (before.index, before.pci));
             assert_eq!(now.readings.uuid.value().is_some(), now.index != gpu, "{call}");
