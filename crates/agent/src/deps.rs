@@ -52,8 +52,8 @@ pub trait Driver: Send + Sync {
     fn event(&self) -> BoxFuture<'_, GpuEvent>;
 
     /// Gives back every descriptor and mapping, so that the driver can be replaced. The next [`Self::look`] loads it
-    /// again.
-    fn release(&self) -> BoxFuture<'_, ()>;
+    /// again. An error where something of it can't be given back now, as a call of it has not returned.
+    fn release(&self) -> BoxFuture<'_, Result<(), GpuError>>;
 }
 
 /// What only the kernel or systemd can do for the node.

@@ -144,6 +144,13 @@ impl Watched {
         self.faults.insert(instance, fault);
     }
 
+    /// Nobody has seen that it was well all the time.
+    fn not_seen(&mut self) {
+        for fault in self.faults.values_mut() {
+            fault.good_since = None;
+        }
+    }
+
     /// Why it must not be used.
     fn reason(&self) -> Option<String> {
         if let Some(what) = &self.silent {
@@ -234,8 +241,12 @@ impl Health {
                 .entry(uuid.clone())
                 .or_insert_with(|| Watched::new(gpu.pci.address));
             watched.address = gpu.pci.address;
-            watched.silent = None;
-            judge(watched, gpu, self.probation, now);
+            watched.silent = inventory.silence(gpu.index).map(ToOwned::to_owned);
+            if watched.silent.is_some() {
+                watched.not_seen();
+            } else {
+                judge(watched, gpu, self.probation, now);
+            }
             seen.insert(uuid);
         }
         for (uuid, gpu) in &mut self.gpus {
@@ -259,9 +270,8 @@ impl Health {
             }
             error => self.driver = Some(error.to_string()),
         }
-        for fault in self.gpus.values_mut().flat_map(|gpu| gpu.faults.values_mut()) {
-            // Nobody has seen that it was well all the time.
-            fault.good_since = None;
+        for gpu in self.gpus.values_mut() {
+            gpu.not_seen();
         }
         self.changes()
     }

@@ -18,6 +18,7 @@ pub mod strategy;
 mod tell;
 
 pub use answer::{Answer, Answers, Extras, Nodes, Shared};
+pub(crate) use ledger::Ledger;
 pub use plugins::{Place, Plugins, Status, Wanted};
 pub use sockets::is_our_socket;
 pub use strategy::{Choice, Strategy};

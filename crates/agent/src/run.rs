@@ -137,8 +137,10 @@ impl Main {
         part(&mut parts, deps, Topic::Runtime, move |deps| {
             install::keep(deps, host.clone(), Arc::clone(&calls), install.clone())
         });
+        let plugins = Plugins::start(parts::place(deps), deps.notices.clone());
+        let ledger = plugins.ledger();
         part(&mut parts, deps, Topic::Cdi, move |deps| {
-            parts::specs(deps, order.clone(), drafted.clone())
+            parts::specs(deps, order.clone(), drafted.clone(), Arc::clone(&ledger))
         });
         part(&mut parts, deps, Topic::Node, move |deps| {
             parts::object(deps, follow.clone())
@@ -168,7 +170,6 @@ impl Main {
         part(&mut parts, deps, Topic::Status, move |deps| {
             parts::status(deps, snapshot.clone(), wanted.clone())
         });
-        let plugins = Plugins::start(parts::place(deps), deps.notices.clone());
         let main = Self {
             node,
             sights,

@@ -88,6 +88,8 @@ pub struct Pace {
     pub look_closely: Duration,
     /// Between two times that all of the host's facts are gathered.
     pub gather: Duration,
+    /// How long a driver may be away, as while it is replaced, before its CDI specifications are taken away.
+    pub driver_away: Duration,
 }
 
 impl Default for Pace {
@@ -97,6 +99,7 @@ impl Default for Pace {
             look: Duration::from_mins(1),
             look_closely: Duration::from_secs(5),
             gather: Duration::from_mins(5),
+            driver_away: Duration::from_mins(2),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! CDI specifications of the node, kept true.
 //!
-//! Three files, each of one kind:
+//! Files, each of one kind:
 //!
 //! - `k8s.device-plugin.nvidia.com/gpu`, devices by UUID: what the device plugin hands out. NVIDIA's plugin has the same
 //!   kind, file and names, so that either takes over from the other.
 //! - `nvidia.com/gpu`, by index, UUID and `all`, as NVIDIA's toolkit writes it for whoever names GPUs by hand. Only where no
 //!   other file defines that kind: of two files in one directory that have a device in common, neither counts.
 //! - `management.nvidia.com/gpu=all`, every node of the driver, for what manages GPUs. By the same rule.
+//! - `k8s.device-plugin.nvidia.com/gds` and its like, what containers get besides GPUs where the configuration asks for
+//!   it ([`Extra`]). One that isn't asked for any more stays, as pods were given its names; it goes when its device nodes
+//!   do.
 //!
 //! [`Draft::new`] makes them anew and says what differs from the files that are there; [`Draft::settle`] makes steps of
 //! that, [`carry_out`] does them. A name that goes while a pod holds the device stays in the first file with what it had:
@@ -18,7 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pitcrew_cdi::directories::{self, Directories};
-use pitcrew_cdi::generate::{self, GenerateError, Naming, Options};
+use pitcrew_cdi::generate::{self, Extra, GenerateError, Naming, Options};
 use pitcrew_cdi::spec::NameError;
 use pitcrew_cdi::text::{EncodeError, Encoding, encode};
 use pitcrew_cdi::write::{self, WriteError};
@@ -27,6 +30,7 @@ use pitcrew_core::Inventory;
 use pitcrew_core::ports::HostFs;
 use pitcrew_host::Host;
 
+use crate::plugin::Extras;
 use crate::runtime::install;
 use crate::snapshot::Problem;
 
@@ -52,6 +56,8 @@ pub struct Basis {
     pub dir: PathBuf,
     /// All directories that the runtime reads, as on the host.
     pub dirs: Vec<PathBuf>,
+    /// What is asked for besides GPUs.
+    pub extras: Extras,
 }
 
 /// Where on the host the driver's files are.
@@ -161,6 +167,8 @@ pub struct Draft {
     others: Vec<File>,
     remarks: Vec<String>,
     problem: Option<Problem>,
+    /// There are GPUs, and nothing can be made of them: the driver is being replaced, or broken.
+    is_driver_away: bool,
 }
 
 /// One file.
@@ -246,6 +254,7 @@ impl Draft {
                 }
             }
         };
+        let mut is_driver_away = made.is_none() && !basis.gpus.gpus.is_empty();
         let plugin = file(fs, basis, PLUGIN, made)?;
         if let Some(other) = conflict(&there, &plugin) {
             problem.get_or_insert_with(|| conflicting(&other));
@@ -256,12 +265,42 @@ impl Draft {
             let options = basis.options(kind)?;
             let made = if is_defined(&there, kind, &basis.dir, &options)? || plugin.new.is_none() {
                 None
-            } else if kind == pitcrew_cdi::spec::GPU {
-                generate::gpus(&basis.gpus, fs, &options).ok()
             } else {
-                generate::management(Some(&basis.gpus), fs, &options).ok()
+                let made = if kind == pitcrew_cdi::spec::GPU {
+                    generate::gpus(&basis.gpus, fs, &options)
+                } else {
+                    generate::management(Some(&basis.gpus), fs, &options)
+                };
+                // It was there a moment ago, for the first specification.
+                is_driver_away |= made.is_err();
+                made.ok()
             };
             let file = file(fs, basis, kind, made.map(|made| made.spec))?;
+            others.push(file);
+        }
+        for what in Extra::ALL.into_iter().filter(|what| basis.extras.has(*what)) {
+            let kind = Extras::kind(what);
+            if is_defined_elsewhere(&there, &kind, &basis.dir)? {
+                continue;
+            }
+            let mut made = generate::extra(what, fs, &basis.options(&kind)?);
+            if let Some(spec) = &mut made
+                && what == Extra::ImexChannel
+            {
+                spec.devices
+                    .retain(|device| basis.extras.has_channel(&device.name));
+            }
+            let made = made.filter(|spec| !spec.devices.is_empty());
+            if made.is_none() {
+                remarks.push(format!(
+                    "`{}` is asked for, and this node has no device node of it",
+                    what.class()
+                ));
+            }
+            // It has no hook by which it could be told from that of NVIDIA's plugin, which has the same names and
+            // nodes: without a node either is wrong.
+            let mut file = file(fs, basis, &kind, made)?;
+            file.is_ours = file.old.is_some();
             others.push(file);
         }
         Ok(Self {
@@ -269,7 +308,13 @@ impl Draft {
             others,
             remarks,
             problem,
+            is_driver_away,
         })
+    }
+
+    /// True where files would go only because the driver's are not there now.
+    pub fn is_driver_away(&self) -> bool {
+        self.is_driver_away
     }
 
     /// What should have been in a specification and isn't: one sentence each.
@@ -350,6 +395,15 @@ fn is_defined(there: &Directories, kind: &str, dir: &Path, options: &Options) ->
         let is_ours = of_run(&file.path) == of_run(&ours) && is_ours(spec, &options.hook);
         spec.kind == kind && !is_ours
     }))
+}
+
+/// True where another file than ours defines devices of this kind.
+fn is_defined_elsewhere(there: &Directories, kind: &str, dir: &Path) -> Result<bool, Error> {
+    let ours = dir.join(name_of(kind)?);
+    let is_other = |file: &directories::File| {
+        of_run(&file.path) != of_run(&ours) && file.spec.as_ref().is_ok_and(|spec| spec.kind == kind)
+    };
+    Ok(there.files.iter().any(is_other))
 }
 
 /// True for a specification whose hooks are a program of ours, of whatever version: `.../pitcrew/VERSION/HOOK`.

@@ -49,8 +49,8 @@ impl Driver for Nothing {
         std::future::pending().boxed()
     }
 
-    fn release(&self) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
+    fn release(&self) -> BoxFuture<'_, Result<(), GpuError>> {
+        std::future::ready(Ok(())).boxed()
     }
 }
 

@@ -16,6 +16,26 @@ pub struct Inventory {
     /// How pairs of GPUs are connected: one entry for each pair of indices that the driver knows, lower index first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
+    /// GPUs about which a call has not returned: of their readings nothing is known, for or against them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub silent: Vec<Silent>,
+}
+
+impl Inventory {
+    /// Why nothing is known of the GPU with this index, where a call about it has not returned.
+    pub fn silence(&self, index: u32) -> Option<&str> {
+        let of_gpu = self.silent.iter().find(|silent| silent.index == index);
+        of_gpu.map(|silent| silent.reason.as_str())
+    }
+}
+
+/// A GPU about which a call of the driver has not returned, and may never do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Silent {
+    /// The driver's number of the GPU.
+    pub index: u32,
+    /// Which call, and how long was waited for it. It stays the same for as long as that call has not returned.
+    pub reason: String,
 }
 
 readings! {

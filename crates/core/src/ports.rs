@@ -22,6 +22,9 @@ pub enum GpuError {
     /// The driver is there and refuses to work.
     #[error("the NVIDIA driver does not answer: {0}")]
     DriverFailed(String),
+    /// A call has not returned, and nothing can be asked until it does: which, for how long.
+    #[error("the NVIDIA driver does not answer: {0}")]
+    DriverSilent(String),
     /// No GPU has this UUID (any more).
     #[error("no GPU has the UUID `{0}`")]
     NoSuchGpu(String),

@@ -151,8 +151,8 @@ fn cuda(call: &Call) -> Answer<c_int> {
 
 fn by_index(call: &Call, index: c_uint, device: &Out<*mut nvmlDevice_st>) -> Answer {
     device.present()?;
-    call.driver()?;
-    // A GPU that has fallen off the bus is counted, and can't be opened.
+    // A GPU that has fallen off the bus is counted, and can't be opened. It is asked alone: a call that hangs at one
+    // GPU only must not hang at this one.
     let gpu = call.gpu_at(index)?;
     device.set(call.gpu_handle(gpu.index))
 }

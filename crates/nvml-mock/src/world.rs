@@ -113,7 +113,7 @@ fn code_of(error: &GpuError) -> c_uint {
             .unwrap_or(code::UNKNOWN),
         GpuError::NoSuchGpu(_) => code::NOT_FOUND,
         GpuError::GpuLost(_) => code::GPU_IS_LOST,
-        GpuError::Silent { .. } => code::TIMEOUT,
+        GpuError::DriverSilent(_) | GpuError::Silent { .. } => code::TIMEOUT,
         GpuError::NotSupported { .. } => code::NOT_SUPPORTED,
         GpuError::InUse { .. } => code::IN_USE,
         GpuError::Refused { .. } => code::INSUFFICIENT_RESOURCES,

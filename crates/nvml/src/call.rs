@@ -11,6 +11,7 @@ use std::os::raw::c_uint;
 use nvml_wrapper_sys::bindings as sys;
 
 use crate::code::{Answer, Code};
+use crate::progress;
 
 /// A function of the library, or why it isn't there.
 pub(crate) type Symbol<F> = Result<F, libloading::Error>;
@@ -71,19 +72,26 @@ impl Handle for u32 {
     }
 }
 
-/// The function, or the code for one that this driver doesn't have.
+/// The function, or the code for one that this driver doesn't have. Noted as entered: it is called next.
 fn found<F: Copy>(symbol: &Symbol<F>) -> Answer<F> {
-    symbol
-        .as_ref()
-        .map(|function| *function)
-        .map_err(|_| Code::FUNCTION_NOT_FOUND)
+    let function = symbol.as_ref().map_err(|_| Code::FUNCTION_NOT_FOUND)?;
+    const { assert!(size_of::<F>() == size_of::<usize>()) }
+    // SAFETY: a pointer to a function, of the size of an address, which is looked at and never called through.
+    progress::enter(unsafe { std::mem::transmute_copy::<F, usize>(function) });
+    Ok(*function)
+}
+
+/// Takes in what a call has returned.
+fn returned(code: u32) -> Answer<()> {
+    progress::returned();
+    Code::check(code)
 }
 
 /// `f(out)`.
 pub(crate) fn get<T: Plain>(symbol: &Symbol<c_fn!(*mut T)>) -> Answer<T> {
     let mut value = T::zeroed();
     // SAFETY: see the module; `value` outlives the call.
-    Code::check(unsafe { found(symbol)?(&raw mut value) })?;
+    returned(unsafe { found(symbol)?(&raw mut value) })?;
     Ok(value)
 }
 
@@ -99,7 +107,7 @@ pub(crate) fn get_into<A: Handle, T: Plain>(
     mut value: T,
 ) -> Answer<T> {
     // SAFETY: see the module; `value` outlives the call.
-    Code::check(unsafe { found(symbol)?(a.raw(), &raw mut value) })?;
+    returned(unsafe { found(symbol)?(a.raw(), &raw mut value) })?;
     Ok(value)
 }
 
@@ -120,7 +128,7 @@ pub(crate) fn get_of_two_into<A: Handle, B: Handle, T: Plain>(
     mut value: T,
 ) -> Answer<T> {
     // SAFETY: see the module; `value` outlives the call.
-    Code::check(unsafe { found(symbol)?(a.raw(), b.raw(), &raw mut value) })?;
+    returned(unsafe { found(symbol)?(a.raw(), b.raw(), &raw mut value) })?;
     Ok(value)
 }
 
@@ -133,7 +141,7 @@ pub(crate) fn get_of_three<A: Handle, B: Handle, C: Handle, T: Plain>(
 ) -> Answer<T> {
     let mut value = T::zeroed();
     // SAFETY: see the module; `value` outlives the call.
-    Code::check(unsafe { found(symbol)?(a.raw(), b.raw(), c.raw(), &raw mut value) })?;
+    returned(unsafe { found(symbol)?(a.raw(), b.raw(), c.raw(), &raw mut value) })?;
     Ok(value)
 }
 
@@ -146,7 +154,7 @@ pub(crate) fn get_with<A: Handle, B: Handle, I: Plain, T: Plain>(
 ) -> Answer<T> {
     let mut value = T::zeroed();
     // SAFETY: see the module; `input` and `value` outlive the call.
-    Code::check(unsafe { found(symbol)?(a.raw(), b.raw(), &raw const *input, &raw mut value) })?;
+    returned(unsafe { found(symbol)?(a.raw(), b.raw(), &raw const *input, &raw mut value) })?;
     Ok(value)
 }
 
@@ -157,7 +165,7 @@ pub(crate) fn get_pair<A: Handle, T: Plain, U: Plain>(
 ) -> Answer<(T, U)> {
     let (mut first, mut second) = (T::zeroed(), U::zeroed());
     // SAFETY: see the module; both outlive the call.
-    Code::check(unsafe { found(symbol)?(a.raw(), &raw mut first, &raw mut second) })?;
+    returned(unsafe { found(symbol)?(a.raw(), &raw mut first, &raw mut second) })?;
     Ok((first, second))
 }
 
@@ -177,7 +185,7 @@ pub(crate) fn get_four<A: Handle>(
             &raw mut fourth,
         )
     };
-    Code::check(code)?;
+    returned(code)?;
     Ok([first, second, third, fourth])
 }
 
@@ -189,14 +197,14 @@ pub(crate) fn get_then<A: Handle, T: Plain, B: Handle>(
     b: B,
 ) -> Answer<T> {
     // SAFETY: see the module; `value` outlives the call.
-    Code::check(unsafe { found(symbol)?(a.raw(), &raw mut value, b.raw()) })?;
+    returned(unsafe { found(symbol)?(a.raw(), &raw mut value, b.raw()) })?;
     Ok(value)
 }
 
 /// `f(a)`.
 pub(crate) fn act<A: Handle>(symbol: &Symbol<c_fn!(A::Raw)>, a: A) -> Answer<()> {
     // SAFETY: see the module.
-    Code::check(unsafe { found(symbol)?(a.raw()) })
+    returned(unsafe { found(symbol)?(a.raw()) })
 }
 
 /// `f(a, b)`.
@@ -206,7 +214,7 @@ pub(crate) fn act_on_two<A: Handle, B: Handle>(
     b: B,
 ) -> Answer<()> {
     // SAFETY: see the module.
-    Code::check(unsafe { found(symbol)?(a.raw(), b.raw()) })
+    returned(unsafe { found(symbol)?(a.raw(), b.raw()) })
 }
 
 /// `f(a, b, c)`.
@@ -217,26 +225,26 @@ pub(crate) fn act_on_three<A: Handle, B: Handle, C: Handle>(
     c: C,
 ) -> Answer<()> {
     // SAFETY: see the module.
-    Code::check(unsafe { found(symbol)?(a.raw(), b.raw(), c.raw()) })
+    returned(unsafe { found(symbol)?(a.raw(), b.raw(), c.raw()) })
 }
 
 /// `f()`.
 pub(crate) fn run(symbol: &Symbol<c_fn!()>) -> Answer<()> {
     // SAFETY: see the module.
-    Code::check(unsafe { found(symbol)?() })
+    returned(unsafe { found(symbol)?() })
 }
 
 /// `f(in_out)`: for a struct that holds what is asked for and what is answered.
 pub(crate) fn exchange<T: Plain>(symbol: &Symbol<c_fn!(*mut T)>, value: &mut T) -> Answer<()> {
     // SAFETY: see the module; pointers inside of `value` are the caller's, who holds what they point to.
-    Code::check(unsafe { found(symbol)?(&raw mut *value) })
+    returned(unsafe { found(symbol)?(&raw mut *value) })
 }
 
 /// `f(text, length)`.
 pub(crate) fn text<const N: usize>(symbol: &Symbol<c_fn!(*mut c_char, c_uint)>) -> Answer<String> {
     let mut buffer = [0; N];
     // SAFETY: see the module; the buffer is as long as said.
-    Code::check(unsafe { found(symbol)?(buffer.as_mut_ptr(), length(N)) })?;
+    returned(unsafe { found(symbol)?(buffer.as_mut_ptr(), length(N)) })?;
     Ok(from_c(&buffer))
 }
 
@@ -247,7 +255,7 @@ pub(crate) fn text_of<const N: usize, A: Handle>(
 ) -> Answer<String> {
     let mut buffer = [0; N];
     // SAFETY: see the module; the buffer is as long as said.
-    Code::check(unsafe { found(symbol)?(a.raw(), buffer.as_mut_ptr(), length(N)) })?;
+    returned(unsafe { found(symbol)?(a.raw(), buffer.as_mut_ptr(), length(N)) })?;
     Ok(from_c(&buffer))
 }
 
@@ -260,7 +268,7 @@ pub(crate) fn text_of_fixed<const N: usize, A: Handle>(
 ) -> Answer<String> {
     let mut buffer = [0; N];
     // SAFETY: see the module; the buffer is as long as the header demands, by the contract of `N`.
-    Code::check(unsafe { found(symbol)?(a.raw(), buffer.as_mut_ptr()) })?;
+    returned(unsafe { found(symbol)?(a.raw(), buffer.as_mut_ptr()) })?;
     Ok(from_c(&buffer))
 }
 
@@ -268,7 +276,7 @@ pub(crate) fn text_of_fixed<const N: usize, A: Handle>(
 pub(crate) fn get_by_text<T: Plain>(symbol: &Symbol<c_fn!(*const c_char, *mut T)>, text: &CStr) -> Answer<T> {
     let mut value = T::zeroed();
     // SAFETY: see the module; the text ends in zero, and both outlive the call.
-    Code::check(unsafe { found(symbol)?(text.as_ptr(), &raw mut value) })?;
+    returned(unsafe { found(symbol)?(text.as_ptr(), &raw mut value) })?;
     Ok(value)
 }
 
@@ -279,6 +287,7 @@ pub(crate) fn list<A: Handle, T: Plain>(
 ) -> Answer<Vec<T>> {
     let function = found(symbol)?;
     grow(|count, list: &mut [T]| {
+        progress::enter(function as usize);
         // SAFETY: see the module; the list has room for `count`.
         unsafe { function(a.raw(), count, list.as_mut_ptr()) }
     })
@@ -292,6 +301,7 @@ pub(crate) fn list_by_kind<A: Handle, B: Handle, T: Plain>(
 ) -> Answer<Vec<T>> {
     let function = found(symbol)?;
     grow(|count, list: &mut [T]| {
+        progress::enter(function as usize);
         // SAFETY: see the module; the list has room for `count`.
         unsafe { function(a.raw(), b.raw(), count, list.as_mut_ptr()) }
     })
@@ -305,6 +315,7 @@ pub(crate) fn list_of_two<A: Handle, B: Handle, T: Plain>(
 ) -> Answer<Vec<T>> {
     let function = found(symbol)?;
     grow(|count, list: &mut [T]| {
+        progress::enter(function as usize);
         // SAFETY: see the module; the list has room for `count`.
         unsafe { function(a.raw(), b.raw(), list.as_mut_ptr(), count) }
     })
@@ -318,7 +329,7 @@ pub(crate) fn fill<A: Handle, T: Plain>(
 ) -> Answer<()> {
     let count = i32::try_from(values.len()).map_err(|_| Code::INVALID_ARGUMENT)?;
     // SAFETY: see the module; `count` is the length.
-    Code::check(unsafe { found(symbol)?(a.raw(), count, values.as_mut_ptr()) })
+    returned(unsafe { found(symbol)?(a.raw(), count, values.as_mut_ptr()) })
 }
 
 /// The longest list that is made; Linux has at most 4,194,304 processes.
@@ -332,7 +343,7 @@ fn grow<T: Plain>(mut call: impl FnMut(&mut c_uint, &mut [T]) -> u32) -> Answer<
     while room <= MOST {
         let mut list = vec![T::zeroed(); room];
         let mut count = length(room);
-        match Code::check(call(&mut count, &mut list)) {
+        match returned(call(&mut count, &mut list)) {
             Ok(()) => {
                 list.truncate(usize::try_from(count).unwrap_or(room));
                 return Ok(list);

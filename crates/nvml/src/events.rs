@@ -11,6 +11,7 @@ use crate::call::{self, Handle, Plain as _};
 use crate::code::{Answer, Code};
 use crate::device::Device;
 use crate::library::Library;
+use crate::progress;
 
 /// What is asked for, as far as a GPU has it.
 const WANTED: u64 = (sys::nvmlEventTypeXidCriticalError
@@ -173,6 +174,8 @@ pub struct NvmlEvents {
     gpus: BTreeMap<usize, String>,
     /// UUIDs of GPUs that were lost: a driver that still takes a subscription to one would end every wait by it.
     lost: BTreeSet<String>,
+    /// GPUs that a call hangs at, by the driver's number: they are not even asked who they are.
+    silent: BTreeSet<u32>,
 }
 
 impl Drop for NvmlEvents {
@@ -184,8 +187,12 @@ impl Drop for NvmlEvents {
 }
 
 impl NvmlEvents {
-    pub(crate) fn new(library: &Arc<Library>, log: &Arc<XidLog>) -> Result<Self, GpuError> {
-        let (set, gpus) = subscribe(library, &BTreeSet::new())?;
+    pub(crate) fn new(
+        library: &Arc<Library>,
+        log: &Arc<XidLog>,
+        silent: BTreeSet<u32>,
+    ) -> Result<Self, GpuError> {
+        let (set, gpus) = subscribe(library, &BTreeSet::new(), &silent)?;
         for uuid in gpus.values() {
             log.listen(uuid);
         }
@@ -195,6 +202,7 @@ impl NvmlEvents {
             set,
             gpus,
             lost: BTreeSet::new(),
+            silent,
         })
     }
 
@@ -216,7 +224,7 @@ impl NvmlEvents {
         let mut left = self.gpus.clone();
         left.retain(|_, known| *known != uuid);
         // Where none is left, or none can be subscribed to, the next wait says so.
-        if let Ok((set, gpus)) = subscribe(&self.library, &self.lost) {
+        if let Ok((set, gpus)) = subscribe(&self.library, &self.lost, &self.silent) {
             self.set = set;
             left = gpus;
         }
@@ -234,12 +242,17 @@ impl NvmlEvents {
 fn subscribe(
     library: &Arc<Library>,
     without: &BTreeSet<String>,
+    silent: &BTreeSet<u32>,
 ) -> Result<(EventSet, BTreeMap<usize, String>), GpuError> {
     let failed = |code: Code| GpuError::DriverFailed(format!("subscribing to events: {code}"));
     let set = EventSet::new(library).map_err(failed)?;
     let mut gpus = BTreeMap::new();
     let mut last = Code::NOT_SUPPORTED;
     for index in 0..library.count().map_err(failed)? {
+        if silent.contains(&index) {
+            continue;
+        }
+        progress::about(Some(index));
         let subscribed = library.device(index).and_then(|device| {
             let uuid = device.uuid()?;
             if without.contains(&uuid) {
@@ -260,6 +273,7 @@ fn subscribe(
             Err(code) => last = code,
         }
     }
+    progress::about(None);
     if gpus.is_empty() {
         return Err(GpuError::DriverFailed(format!("no GPU tells of events: {last}")));
     }

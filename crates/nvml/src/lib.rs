@@ -8,7 +8,8 @@
 //! lacks what we need: `scopeId` of field values, the instance of an event, creating and destroying MIG instances,
 //! their placements, and profiles by version.
 //!
-//! Calls are synchronous and may hang in a broken driver: [`Worker`] keeps callers from hanging with them.
+//! Calls are synchronous and may hang in a broken driver: [`Worker`] keeps callers from hanging with them, and
+//! [`Relay`] asks about the other GPUs while one hangs.
 
 mod call;
 mod code;
@@ -23,11 +24,15 @@ mod links;
 mod mig;
 mod nvml;
 mod processes;
+mod progress;
 mod readings;
+pub mod relay;
 pub mod worker;
 
 pub use events::NvmlEvents;
 pub use fields::{field_id, field_names};
 pub use library::{LibraryIdentity, SONAME};
-pub use nvml::{DriverChange, Nvml};
+pub use nvml::{DriverChange, Nvml, Places};
+pub use progress::{Asked, Progress};
+pub use relay::{Patience, Relay};
 pub use worker::{Stuck, Worker, WorkerSource};

@@ -180,6 +180,26 @@ fn found_again(file: &Path, address: usize) -> Option<PathBuf> {
     Some(if same { link } else { loaded })
 }
 
+/// The exported function that begins at this address, by the dynamic linker.
+pub(crate) fn name_of(function: usize) -> Option<String> {
+    let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    // SAFETY: any address may be asked for; what is there is not touched. The struct is all pointers, for which zeros
+    // are a value, and outlives the call.
+    let info = unsafe {
+        if libc::dladdr(std::ptr::without_provenance(function), info.as_mut_ptr()) == 0 {
+            return None;
+        }
+        info.assume_init()
+    };
+    if info.dli_sname.is_null() {
+        return None;
+    }
+    // SAFETY: a name in the table of symbols of a library that is loaded: the call that it is the name of has not
+    // returned.
+    let name = unsafe { std::ffi::CStr::from_ptr(info.dli_sname) };
+    Some(name.to_string_lossy().into_owned())
+}
+
 /// The file that is mapped at this address, from `/proc/PID/maps`. Names of files are bytes, whatever they mean.
 fn mapped_file(maps: &[u8], address: usize) -> Option<PathBuf> {
     let number = |digits: &[u8]| usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok();

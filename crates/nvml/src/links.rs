@@ -6,6 +6,7 @@ use pitcrew_core::pci::PciAddress;
 
 use crate::code::{Answer, Code, reading};
 use crate::device::{Device, Remote};
+use crate::progress;
 
 /// The far ends of a GPU's active `NVLinks`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +50,7 @@ pub(crate) fn far_ends(device: Device<'_>, gpus: &[PciAddress]) -> Answer<FarEnd
 pub(crate) fn links(ends: &[End<'_>]) -> Vec<Link> {
     let mut links = Vec::new();
     for (at, from) in ends.iter().enumerate() {
+        progress::about(Some(from.index));
         for to in ends.iter().skip(at + 1) {
             let path: Reading<PciPath> = reading(from.device.path_to(to.device));
             let nvlinks = match (&from.links, &to.links) {
@@ -63,6 +65,7 @@ pub(crate) fn links(ends: &[End<'_>]) -> Vec<Link> {
             });
         }
     }
+    progress::about(None);
     links
 }
 

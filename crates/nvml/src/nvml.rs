@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pitcrew_core::gpu::{GpuInstance, MigDevice};
-use pitcrew_core::inventory::{DriverReadings, Inventory};
+use pitcrew_core::inventory::{DriverReadings, Inventory, Silent};
 use pitcrew_core::mig::{GeometryProfile, Placement, Profile};
 use pitcrew_core::pci::PciFunction;
 use pitcrew_core::ports::{GpuError, InventorySource, Mig, Sampling};
@@ -15,7 +15,7 @@ use crate::code::{Answer, Code, reading};
 use crate::device::{Device, unreadable};
 use crate::events::{NvmlEvents, XidLog};
 use crate::library::{Library, LibraryIdentity};
-use crate::{fields, gpm, links, mig, readings};
+use crate::{fields, gpm, links, mig, progress, readings};
 
 /// What has become of the driver since it was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,25 @@ pub enum DriverChange {
     },
 }
 
+/// Where GPUs were when they last answered. Clones are the same: who loads the driver after another knows what that
+/// one has seen.
+#[derive(Debug, Clone, Default)]
+pub struct Places(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Where each index was.
+    at: BTreeMap<u32, PciFunction>,
+    /// UUIDs of GPUs that have answered: a lost one is lost and not unknown.
+    uuids: BTreeMap<String, u32>,
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// NVIDIA's management library, loaded and initialised.
 ///
 /// Dropping it gives back every descriptor and mapping, once the [`NvmlEvents`] made by it are dropped too. Every
@@ -41,10 +60,9 @@ pub struct Nvml {
     /// GPUs on the PCI bus, by the caller's scan: what is known of a GPU that doesn't answer.
     pci: Vec<PciFunction>,
     open_kernel_modules: Reading<bool>,
-    /// Where each index was when it last answered.
-    seen: BTreeMap<u32, PciFunction>,
-    /// UUIDs of GPUs that have answered: a lost one is lost and not unknown.
-    known: BTreeMap<String, u32>,
+    seen: Places,
+    /// GPUs that are not asked, as a call about them hangs on another thread.
+    silent: Vec<Silent>,
     samples: BTreeMap<String, gpm::Samples>,
     xids: Arc<XidLog>,
     /// Version of the kernel module when the library was loaded.
@@ -63,8 +81,8 @@ impl Nvml {
             library: Arc::new(library),
             pci: Vec::new(),
             open_kernel_modules: Reading::NotSupported,
-            seen: BTreeMap::new(),
-            known: BTreeMap::new(),
+            seen: Places::default(),
+            silent: Vec::new(),
             samples: BTreeMap::new(),
             xids: Arc::default(),
             kernel_version: None,
@@ -81,6 +99,19 @@ impl Nvml {
     /// [`Self::with_pci`], for a bus that has changed.
     pub fn set_pci(&mut self, functions: Vec<PciFunction>) {
         self.pci = functions;
+    }
+
+    /// Tells where GPUs were seen before.
+    #[must_use]
+    pub fn with_places(mut self, places: Places) -> Self {
+        self.seen = places;
+        self
+    }
+
+    /// Tells which GPUs not to ask about, as a call about each of them hangs on another thread. They are in the
+    /// inventory as silent, [`Self::events`] leaves them out, and requests about them fail.
+    pub fn set_silent(&mut self, silent: &[Silent]) {
+        self.silent = silent.to_vec();
     }
 
     /// Tells whether the kernel modules are NVIDIA's open ones, which NVML doesn't: `/proc/driver/nvidia/version`
@@ -126,14 +157,22 @@ impl Nvml {
     /// Starts to listen to all GPUs. XIDs that the result hears of are in [`InventorySource::inventory`]'s snapshots
     /// from now on; without it those have no XIDs, as NVML keeps none.
     pub fn events(&self) -> Result<NvmlEvents, GpuError> {
-        NvmlEvents::new(&self.library, &self.xids)
+        let silent = self.silent.iter().map(|silent| silent.index);
+        NvmlEvents::new(&self.library, &self.xids, silent.collect())
     }
 
     fn device(&self, uuid: &str) -> Result<Device<'_>, GpuError> {
+        let index = self.seen.lock().uuids.get(uuid).copied();
+        let silent = self.silent.iter().find(|silent| Some(silent.index) == index);
+        if let Some(silent) = silent {
+            return Err(GpuError::Silent {
+                gpu: uuid.to_owned(),
+                reason: silent.reason.clone(),
+            });
+        }
+        progress::about(index);
         self.library.device_by_uuid(uuid).map_err(|code| match code {
-            Code::NOT_FOUND | Code::INVALID_ARGUMENT if self.known.contains_key(uuid) => {
-                GpuError::GpuLost(uuid.to_owned())
-            }
+            Code::NOT_FOUND | Code::INVALID_ARGUMENT if index.is_some() => GpuError::GpuLost(uuid.to_owned()),
             Code::NOT_FOUND | Code::INVALID_ARGUMENT => GpuError::NoSuchGpu(uuid.to_owned()),
             code => code.of_request(uuid, "being asked"),
         })
@@ -141,6 +180,7 @@ impl Nvml {
 
     /// One GPU of the snapshot; `None` where not even its PCI function is known, yet.
     fn read(library: &Library, index: u32, xids: &XidLog) -> Answer<Gpu> {
+        progress::about(Some(index));
         let device = library.device(index)?;
         let pci = device.pci()?;
         Ok(Gpu {
@@ -152,36 +192,39 @@ impl Nvml {
 
     /// PCI functions for GPUs that don't answer: where they were seen, or else those of the bus that no other GPU
     /// has, in the order of the bus, which is the driver's.
-    fn place(&self, mut gpus: Vec<Result<Gpu, (u32, Code)>>) -> Vec<Gpu> {
+    fn place(&self, mut gpus: Vec<Result<Gpu, (u32, String)>>) -> Vec<Gpu> {
+        let seen = self.seen.lock();
         let mut taken: Vec<_> = gpus
             .iter()
             .filter_map(|gpu| gpu.as_ref().ok().map(|gpu| gpu.pci.address))
             .collect();
         for gpu in &mut gpus {
-            if let Err((index, code)) = gpu
-                && let Some(pci) = self.seen.get(index).filter(|pci| !taken.contains(&pci.address))
+            if let Err((index, reason)) = gpu
+                && let Some(pci) = seen.at.get(index).filter(|pci| !taken.contains(&pci.address))
             {
                 taken.push(pci.address);
-                *gpu = Ok(unreadable(*index, *pci, &code.to_string()));
+                *gpu = Ok(unreadable(*index, *pci, reason));
             }
         }
         let mut free = self.pci.iter().filter(|pci| !taken.contains(&pci.address));
         gpus.into_iter()
             .filter_map(|gpu| match gpu {
                 Ok(gpu) => Some(gpu),
-                Err((index, code)) => free.next().map(|pci| unreadable(index, *pci, &code.to_string())),
+                Err((index, reason)) => free.next().map(|pci| unreadable(index, *pci, &reason)),
             })
             .collect()
     }
 
     fn links(&self, gpus: &[Gpu]) -> Vec<pitcrew_core::inventory::Link> {
-        if gpus.len() < 2 {
+        if gpus.len() < 2 || progress::is_left() {
             return Vec::new();
         }
         let addresses: Vec<_> = gpus.iter().map(|gpu| gpu.pci.address).collect();
         let ends: Vec<links::End<'_>> = gpus
             .iter()
+            .filter(|gpu| !self.is_silent(gpu.index))
             .filter_map(|gpu| {
+                progress::about(Some(gpu.index));
                 let device = self.library.device(gpu.index).ok()?;
                 Some(links::End {
                     index: gpu.index,
@@ -193,24 +236,43 @@ impl Nvml {
             .collect();
         links::links(&ends)
     }
+
+    fn is_silent(&self, index: u32) -> bool {
+        self.silent.iter().any(|silent| silent.index == index)
+    }
 }
 
 impl InventorySource for Nvml {
     fn inventory(&mut self) -> Result<Inventory, GpuError> {
         let library = &*self.library;
+        progress::about(None);
         let count = library
             .count()
             .map_err(|code| GpuError::DriverFailed(format!("counting the GPUs: {code}")))?;
         let read: Vec<_> = (0..count)
-            .map(|index| Self::read(library, index, &self.xids).map_err(|code| (index, code)))
+            .map(|index| {
+                if let Some(silent) = self.silent.iter().find(|silent| silent.index == index) {
+                    return Err((index, silent.reason.clone()));
+                }
+                if progress::is_left() {
+                    return Err((index, "another thread asks it now".to_owned()));
+                }
+                Self::read(library, index, &self.xids).map_err(|code| (index, code.to_string()))
+            })
             .collect();
-        for gpu in read.iter().flatten() {
-            self.seen.insert(gpu.index, gpu.pci);
-            if let Some(uuid) = gpu.readings.uuid.value() {
-                self.known.insert(uuid.clone(), gpu.index);
+        progress::about(None);
+        {
+            let mut seen = self.seen.lock();
+            for gpu in read.iter().flatten() {
+                seen.at.insert(gpu.index, gpu.pci);
+                if let Some(uuid) = gpu.readings.uuid.value() {
+                    seen.uuids.insert(uuid.clone(), gpu.index);
+                }
             }
         }
         let gpus = self.place(read);
+        let silent = self.silent.iter();
+        let silent = silent.filter(|silent| silent.index < count).cloned().collect();
         Ok(Inventory {
             driver: DriverReadings {
                 version: reading(library.driver_version()),
@@ -220,6 +282,7 @@ impl InventorySource for Nvml {
             },
             links: self.links(&gpus),
             gpus,
+            silent,
         })
     }
 }

@@ -60,7 +60,7 @@ impl std::error::Error for Stuck {}
 
 impl From<Stuck> for GpuError {
     fn from(stuck: Stuck) -> Self {
-        Self::DriverFailed(stuck.reason())
+        Self::DriverSilent(stuck.reason())
     }
 }
 
@@ -159,6 +159,17 @@ impl<S: 'static> Worker<S> {
         deadline: Duration,
         act: impl FnOnce(&mut S) -> T + Send + 'static,
     ) -> Result<T, Stuck> {
+        self.call_while(what, |waited| deadline.checked_sub(waited), act)
+    }
+
+    /// [`Self::call`], for who decides while waiting how long to wait: `more` is told for how long it was waited, and
+    /// says for how long to wait before it is asked again; `None` is the deadline.
+    pub fn call_while<T: Send + 'static>(
+        &self,
+        what: &str,
+        mut more: impl FnMut(Duration) -> Option<Duration>,
+        act: impl FnOnce(&mut S) -> T + Send + 'static,
+    ) -> Result<T, Stuck> {
         let start = Instant::now();
         let ended = || Stuck::Ended {
             what: what.to_owned(),
@@ -189,7 +200,16 @@ impl<S: 'static> Worker<S> {
             .as_ref()
             .and_then(|jobs| jobs.send(job).ok())
             .ok_or_else(ended)?;
-        match reply.recv_timeout(deadline) {
+        let waited = loop {
+            let Some(pause) = more(start.elapsed()) else {
+                break Err(RecvTimeoutError::Timeout);
+            };
+            match reply.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                answered => break answered,
+            }
+        };
+        match waited {
             Ok(answer) => Ok(answer),
             Err(RecvTimeoutError::Disconnected) => Err(ended()),
             Err(RecvTimeoutError::Timeout) => {

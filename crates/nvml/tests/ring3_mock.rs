@@ -132,6 +132,12 @@ fn a_call_that_hangs_is_given_up_and_works_again() {
 
 #[test]
 #[ignore = "needs the mock library: cargo xtask test --ring 3"]
+fn a_gpu_at_which_a_call_hangs_costs_the_others_nothing() {
+    run_on("silent", &["h100x8"]);
+}
+
+#[test]
+#[ignore = "needs the mock library: cargo xtask test --ring 3"]
 fn a_driver_that_breaks_or_goes_is_told_as_such() {
     run_on("driver", &["t4"]);
 }

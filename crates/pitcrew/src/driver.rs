@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use pitcrew_cli::GlobalArgs;
+use pitcrew_core::inventory::Silent;
 use pitcrew_core::ports::{GpuError, Sampling};
 use pitcrew_core::{Inventory, Reading};
-use pitcrew_nvml::{Stuck, Worker};
+use pitcrew_nvml::{Patience, Progress, Relay, Stuck};
 
 use crate::error::Error;
 use crate::pci;
@@ -21,12 +22,14 @@ pub(crate) mod listener;
 pub(crate) mod real;
 
 use imaginary::Imaginary;
-use real::Real;
+use real::{Known, Real};
 
 /// How long the driver may take to answer, and how long for each of many GPUs: a cold driver without persistence mode
 /// takes seconds to start one.
 const DEADLINE: Duration = Duration::from_secs(10);
 const FOR_EACH: Duration = Duration::from_secs(3);
+/// How long one call of it may take: what takes longer hangs. To start one GPU takes a second or three.
+const CALL: Duration = Duration::from_secs(10);
 /// How long it may take to give back what it holds.
 const RELEASE: Duration = Duration::from_secs(4);
 
@@ -58,10 +61,10 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
-    /// Loads the driver where it isn't, or has been replaced, and reads everything once.
-    fn look(&mut self) -> Result<Seen, Error> {
+    /// Loads the driver where it isn't, or has been replaced, and reads everything once, but for GPUs that are silent.
+    fn look(&mut self, silent: &[Silent]) -> Result<Seen, Error> {
         match self {
-            Self::Real(real) => real.look(),
+            Self::Real(real) => real.look(silent),
             Self::Imaginary(imaginary) => imaginary.look(),
         }
     }
@@ -86,71 +89,81 @@ impl Sampling for Driver {
 /// A driver that can be asked.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// The thread; ask it for what [`Self::look`] doesn't give.
-    pub(crate) worker: Worker<Driver>,
+    /// The threads.
+    relay: Relay<Driver>,
+    /// What all threads know.
+    known: Known,
     /// How long it may take to answer.
     deadline: Duration,
+    /// How long one call may take.
+    longest_call: Duration,
 }
 
 impl Opened {
     /// Reads everything once, within [`deadline`]. To be called again and again: a driver that was replaced is loaded
-    /// anew, and one that didn't answer is asked from the beginning.
+    /// anew, one that didn't answer is asked from the beginning, and a GPU at which a call hangs is left out until the
+    /// call returns.
     pub(crate) fn look(&self) -> Result<Seen, Error> {
-        self.worker
-            .call("read the GPUs", self.deadline, Driver::look)
-            .map_err(GpuError::from)?
+        self.look_within(self.deadline).map_err(GpuError::from)?
     }
 
     /// [`Self::look`] with a deadline of the caller's, for who tells a driver that is silent from one that refuses.
     pub(crate) fn look_within(&self, deadline: Duration) -> Result<Result<Seen, Error>, Stuck> {
-        self.worker.call("read the GPUs", deadline, Driver::look)
+        let patience = Patience {
+            whole: deadline,
+            call: self.longest_call,
+        };
+        self.relay.ask("read the GPUs", patience, Driver::look)
     }
 
     /// From the next look on, whoever this is is told of every event when it happens. A scenario has none by itself.
-    pub(crate) fn tell(&self, tell: listener::Tell) -> Result<(), Error> {
-        let set = |driver: &mut Driver| {
-            if let Driver::Real(real) = driver {
-                real.tell(tell);
-            }
-        };
-        let set = self.worker.call("listen to events", self.deadline, set);
-        set.map_err(|stuck| GpuError::from(stuck).into())
+    pub(crate) fn tell(&self, tell: listener::Tell) {
+        self.known.tell(tell);
     }
 
     /// Gives back every descriptor and mapping of the driver. The next look loads it again.
-    pub(crate) fn release(&self) -> Result<(), Stuck> {
+    ///
+    /// Fails where a call hangs: the library can't be unloaded under it, nor may the descriptors that it works on be
+    /// closed. What can be given back is.
+    pub(crate) fn release(&self) -> Result<(), GpuError> {
         let release = |driver: &mut Driver| {
             if let Driver::Real(real) = driver {
                 real.release();
             }
         };
-        self.worker.call("let go of the driver", RELEASE, release)
+        self.relay.call("let go of the driver", RELEASE, release)?;
+        match self.relay.silent().first() {
+            None => Ok(()),
+            Some(Silent { index, reason }) => {
+                Err(GpuError::DriverSilent(format!("{reason}, of GPU {index}")))
+            }
+        }
     }
 
     /// Has every look from the next one on tell the XIDs that were heard of since. A scenario tells them anyway.
-    pub(crate) fn listen(&self) -> Result<(), Error> {
-        let listen = |driver: &mut Driver| {
-            if let Driver::Real(real) = driver {
-                real.listen();
-            }
-        };
-        self.worker
-            .call("listen to events", self.deadline, listen)
-            .map_err(|stuck| GpuError::from(stuck).into())
+    pub(crate) fn listen(&self) {
+        self.known.listen();
     }
 }
 
 /// Opens the scenario, or without one this machine's driver. The driver itself is first touched by
 /// [`Opened::look`], which fails where there is none.
 pub(crate) fn open(global: &GlobalArgs, scenario: Option<&str>) -> Result<Opened, Error> {
-    let driver = match scenario {
-        Some(name) => Driver::Imaginary(Imaginary::open(name)?),
-        None => Driver::Real(Box::new(Real::new(global))),
+    let known = Known::default();
+    let relay = if let Some(name) = scenario {
+        let imaginary = Imaginary::open(name)?;
+        Relay::start("nvml", move |_| Driver::Imaginary(imaginary.clone()))
+    } else {
+        let (global, known) = (global.clone(), known.clone());
+        let make =
+            move |progress: &Progress| Driver::Real(Box::new(Real::new(&global, known.clone(), progress)));
+        Relay::start("nvml", make)
     };
-    let worker = Worker::start("nvml", || driver).map_err(Error::NoThread)?;
     Ok(Opened {
-        worker,
+        relay: relay.map_err(Error::NoThread)?,
+        known,
         deadline: deadline(global, scenario),
+        longest_call: CALL,
     })
 }
 
@@ -234,7 +247,7 @@ mod tests {
             "it is not there yet"
         );
         install(dir.path(), &[]);
-        opened.listen().unwrap();
+        opened.listen();
         assert_eq!(version(&opened).as_deref(), Some("580.159.04"));
         install(dir.path(), &["VERSION=\"590.48.01\""]);
         assert_eq!(version(&opened).as_deref(), Some("590.48.01"));
@@ -269,7 +282,7 @@ mod tests {
         let opened = open(&machine(dir.path()), None).unwrap();
         let xids = || opened.look().unwrap().inventory.gpus.remove(0).readings.xids;
         assert_eq!(xids(), Reading::NotSupported);
-        opened.listen().unwrap();
+        opened.listen();
         assert_eq!(xids(), Reading::Value(vec![79, 43]));
     }
 
@@ -291,7 +304,7 @@ mod tests {
         let opened = open(&machine(dir.path()), None).unwrap();
         let (sender, heard) = std::sync::mpsc::channel();
         let heard_by = || std::sync::Arc::new(Heard(std::sync::Mutex::new(sender.clone())));
-        opened.tell(heard_by()).unwrap();
+        opened.tell(heard_by());
         opened.look().unwrap();
         let next = || heard.recv_timeout(Duration::from_secs(20)).unwrap().kind;
         let xids = [next(), next()];
@@ -301,5 +314,44 @@ mod tests {
         assert!(!holds(&device), "or the driver could not be replaced");
         opened.look().unwrap();
         assert!(holds(&device), "the next look loads it again");
+    }
+
+    #[test]
+    fn a_gpu_at_which_a_call_hangs_costs_the_others_nothing_and_keeps_the_driver_until_the_call_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let (device, hangs) = (dir.path().join("nvidiactl"), dir.path().join("hangs"));
+        std::fs::write(&device, "").unwrap();
+        std::fs::create_dir(&hangs).unwrap();
+        let macros = [
+            format!("DEVICE=\"{}\"", device.display()),
+            format!("HANGS_IN=\"{}\"", hangs.display()),
+        ];
+        install(dir.path(), &macros.each_ref().map(String::as_str));
+        let mut opened = open(&machine(dir.path()), None).unwrap();
+        opened.longest_call = Duration::from_millis(500);
+        let (sender, heard) = std::sync::mpsc::channel();
+        opened.tell(std::sync::Arc::new(Heard(std::sync::Mutex::new(sender))));
+        opened.look().unwrap();
+        heard.recv_timeout(Duration::from_secs(20)).unwrap();
+
+        std::fs::write(hangs.join("1"), "").unwrap();
+        let inventory = opened.look().unwrap().inventory;
+        let reason = "`nvmlDeviceGetTemperature` did not return within 0.5 s";
+        assert_eq!((inventory.silence(0), inventory.silence(1)), (None, Some(reason)));
+        assert!(inventory.gpus[0].readings.name.value().is_some());
+        assert_eq!(
+            opened.release().unwrap_err().to_string(),
+            format!("the NVIDIA driver does not answer: {reason}, of GPU 1")
+        );
+        assert!(holds(&device), "who hangs in it holds it");
+
+        std::fs::remove_file(hangs.join("1")).unwrap();
+        let start = std::time::Instant::now();
+        while opened.release().is_err() {
+            assert!(start.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!holds(&device), "all is given back");
+        assert_eq!(opened.look().unwrap().inventory.silent, []);
     }
 }

@@ -38,5 +38,6 @@ pub(crate) fn inventory(functions: &[PciFunction], reason: &str) -> Inventory {
         driver: DriverReadings::all_failed(reason),
         gpus: gpus.collect(),
         links: Vec::new(),
+        silent: Vec::new(),
     }
 }

@@ -91,7 +91,14 @@ pub const MIG_CREATE_COMPUTE: &str = "nvmlGpuInstanceCreateComputeInstance";
 /// Destroying a compute instance.
 pub const MIG_DESTROY_COMPUTE: &str = "nvmlComputeInstanceDestroy";
 
+/// Counting GPUs.
+pub const COUNT: &str = "nvmlDeviceGetCount_v2";
+/// Finding a GPU, which starts it where nobody else uses it.
+pub const HANDLE: &str = "nvmlDeviceGetHandleByIndex_v2";
+
 const OTHERS: &[&str] = &[
+    COUNT,
+    HANDLE,
     GPM,
     MIG_MODE,
     MIG_PROFILES,

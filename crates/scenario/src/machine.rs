@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use pitcrew_core::inventory::Inventory;
+use pitcrew_core::gpu::GpuReadings;
+use pitcrew_core::inventory::{Inventory, Silent};
 use pitcrew_core::ports::{Clock, FileKind, GpuError, HostFs, InventorySource};
 
 use crate::calls;
@@ -208,6 +209,30 @@ impl Machine {
         if self.latency && !time.is_zero() {
             std::thread::sleep(time);
         }
+    }
+}
+
+impl Machine {
+    /// The GPUs as they are read beside those at which a call hangs: those are silent. `None` where no call hangs, or
+    /// calls hang at all of them.
+    pub fn inventory_beside_hangs(&self) -> Option<Inventory> {
+        let state = self.shared.lock();
+        let mut inventory = state.inventory().ok()?;
+        for gpu in &mut inventory.gpus {
+            let hangs = calls::of_inventory().find(|call| state.hangs(call, Some(gpu.index)));
+            if let Some(call) = hangs {
+                let reason = format!("`{call}` did not return");
+                gpu.readings = GpuReadings::all_failed(&reason);
+                let index = gpu.index;
+                inventory.silent.push(Silent { index, reason });
+            }
+        }
+        let silent = |index| inventory.silent.iter().any(|silent| silent.index == index);
+        inventory
+            .links
+            .retain(|link| !silent(link.from) && !silent(link.to));
+        let count = inventory.silent.len();
+        (count > 0 && count < inventory.gpus.len()).then_some(inventory)
     }
 }
 

@@ -224,6 +224,7 @@ impl State {
                 })
                 .collect(),
             links: self.links.clone(),
+            silent: Vec::new(),
         })
     }
 

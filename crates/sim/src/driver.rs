@@ -93,8 +93,11 @@ impl pitcrew_agent::deps::Driver for Driver {
     fn look(&self) -> BoxFuture<'_, Result<Inventory, GpuError>> {
         async {
             let Ok(answer) = tokio::time::timeout(self.deadline, self.ask()).await else {
+                if let Some(inventory) = self.machine.inventory_beside_hangs() {
+                    return Ok(inventory);
+                }
                 let text = format!("no answer within {} s", self.deadline.as_secs_f32());
-                return Err(GpuError::DriverFailed(text));
+                return Err(GpuError::DriverSilent(text));
             };
             match &answer {
                 Ok(_) => self.listen(),
@@ -129,11 +132,11 @@ impl pitcrew_agent::deps::Driver for Driver {
         .boxed()
     }
 
-    fn release(&self) -> BoxFuture<'_, ()> {
+    fn release(&self) -> BoxFuture<'_, Result<(), GpuError>> {
         *self.queue() = None;
         // Who waits on the old queue waits for the next one.
         self.opened.notify_waiters();
-        std::future::ready(()).boxed()
+        std::future::ready(Ok(())).boxed()
     }
 }
 
@@ -165,7 +168,7 @@ mod tests {
         let mut threads = std::collections::BTreeSet::new();
         for _ in 0..3 {
             let error = driver.look().await.unwrap_err();
-            assert!(matches!(error, GpuError::DriverFailed(_)), "{error}");
+            assert!(matches!(error, GpuError::DriverSilent(_)), "{error}");
             threads.insert(driver.look.lock().await.as_ref().unwrap().id().to_string());
         }
         assert_eq!(threads.len(), 1, "one look hangs: {threads:?}");
@@ -196,7 +199,7 @@ mod tests {
             GpuEventKind::Xid(48),
             "nobody listened to the first one"
         );
-        driver.release().await;
+        driver.release().await.unwrap();
         assert!(!driver.is_open());
         machine.change(&xid(79)).unwrap();
         assert!(driver.event().now_or_never().is_none());

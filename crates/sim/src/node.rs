@@ -38,6 +38,7 @@ const PACE: Pace = Pace {
     look: Duration::from_secs(1),
     look_closely: Duration::from_millis(200),
     gather: Duration::from_secs(2),
+    driver_away: Duration::from_secs(3),
 };
 /// How long a GPU must have been well that was sick.
 const PROBATION: Duration = Duration::from_millis(500);
@@ -427,7 +428,7 @@ impl Node {
             let _ = task.await;
         }
         // The kernel closes what a killed process had open.
-        pitcrew_agent::deps::Driver::release(self.driver.as_ref()).await;
+        let _ = pitcrew_agent::deps::Driver::release(self.driver.as_ref()).await;
     }
 
     /// True while the agent runs.

@@ -261,3 +261,47 @@ fn sharing_is_switched_while_a_pod_runs_and_its_gpu_is_not_given_twice() {
     assert_eq!(phase, "Succeeded", "{log}");
     assert_eq!(gpu_nodes(&log), ["/dev/nvidia0"]);
 }
+
+/// 12 s: a call is held to hang after 10 s.
+#[test]
+#[ignore = "needs the test bed: cargo xtask test --ring 4"]
+fn a_gpu_at_which_a_call_of_the_driver_hangs_is_held_back_alone_until_the_call_returns() {
+    let gpus = Gpus::new("h100x8");
+    let kubelet = PodResources::new();
+    let agent = Agent::start(&gpus, &[]);
+    let all = kubelet.wait("nvidia.com/gpu", 8, agent.started, &agent);
+    println!("8 GPUs known to the kubelet after {} ms", all.as_millis());
+    wait_for_node("nvidia.com/gpu", 8);
+    let hang = json!({"hang": {"call": "nvmlDeviceGetPowerUsage", "gpu": 3}});
+    gpus.change(&hang);
+    // What a program did wrong has the GPUs looked at, and says nothing against any.
+    gpus.change(&json!({"xid": {"gpu": 0, "xid": 13}}));
+    let begun = Instant::now();
+    let told = "the GPU does not answer: `nvmlDeviceGetPowerUsage` did not return within 10 s";
+    wait_for("the agent to tell of it", || {
+        agent.log().contains(told).then_some(())
+    });
+    println!(
+        "told {:.1} s after the call began to hang",
+        begun.elapsed().as_secs_f32()
+    );
+    wait_for_node("nvidia.com/gpu", 7);
+    let namespace = Namespace::new("ring4-agent-silent", &[]);
+    let pod = gpu_pod("takes-7", &json!({"nvidia.com/gpu": 7}), LOOK, &json!({}));
+    namespace.kubectl(&["apply", "-f", "-"], &pod).ok();
+    let (phase, log) = namespace.ended("takes-7");
+    assert_eq!(phase, "Succeeded", "{log}\n{}", agent.log());
+    let nodes = gpu_nodes(&log);
+    assert_eq!(nodes.len(), 7, "{log}");
+    assert!(!nodes.contains(&"/dev/nvidia3".to_owned()), "{log}");
+    let released = Instant::now();
+    gpus.change(&json!("release"));
+    wait_for_node("nvidia.com/gpu", 8);
+    println!(
+        "allocatable again {:.1} s after the call returned",
+        released.elapsed().as_secs_f32()
+    );
+    assert!(agent.log().contains("is well again"), "{}", agent.log());
+    drop(namespace);
+    agent.end("TERM");
+}

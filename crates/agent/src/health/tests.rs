@@ -278,6 +278,32 @@ fn a_call_that_hangs_makes_only_its_gpu_sick_where_the_driver_can_tell_which() {
 }
 
 #[test]
+fn a_gpu_that_a_look_found_silent_is_sick_for_one_reason_and_well_without_probation() {
+    let mut bench = Bench::new("h100x8");
+    let uuid = bench.uuid(4);
+    bench.xid(1, 119);
+    let hang = Act::Hang {
+        call: "nvmlDeviceGetName".to_owned(),
+        gpu: Some(4),
+    };
+    bench.machine.change(&hang).unwrap();
+    let beside = bench.machine.inventory_beside_hangs().unwrap();
+    assert_eq!(beside.silence(4), Some("`nvmlDeviceGetName` did not return"));
+    let changes = bench.health.look(&beside, bench.now);
+    let silent = "the GPU does not answer: `nvmlDeviceGetName` did not return".to_owned();
+    let sick = Change::Sick {
+        uuid: uuid.clone(),
+        reason: silent.clone(),
+    };
+    assert_eq!(changes, [sick]);
+    assert_eq!(bench.health.look(&beside, bench.now), [], "it is told once");
+    assert_eq!(bench.sick().len(), 2);
+    assert!(bench.health.is_waiting());
+    bench.machine.change(&Act::Release).unwrap();
+    assert!(bench.look().contains(&Change::Well { uuid }));
+}
+
+#[test]
 fn a_look_that_failed_in_between_begins_the_probation_anew() {
     let mut bench = Bench::new("h100x8");
     bench.xid(0, 119);

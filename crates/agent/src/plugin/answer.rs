@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pitcrew_cdi::Spec;
+use pitcrew_cdi::generate::Extra;
 use pitcrew_core::plugin::{Resource, Sharing, uuid_of};
 
 use super::strategy::Strategy;
@@ -331,14 +332,32 @@ impl Extras {
     /// Full names of their CDI devices, as NVIDIA's plugin has them.
     pub fn names(&self) -> impl Iterator<Item = String> {
         let channels = self.imex_channels.iter();
-        let channels = channels.map(|channel| format!("{VENDOR}/imex-channel={channel}"));
-        let others = [
-            (self.gdrcopy, "gdrcopy"),
-            (self.gds, "gds"),
-            (self.mofed, "mofed"),
-        ];
-        let others = others.into_iter().filter(|(on, _)| *on);
-        channels.chain(others.map(|(_, class)| format!("{VENDOR}/{class}=all")))
+        let channels = channels.map(|channel| format!("{}={channel}", Self::kind(Extra::ImexChannel)));
+        let others = [Extra::Gdrcopy, Extra::Gds, Extra::Mofed].into_iter();
+        let others = others.filter(|what| self.has(*what));
+        channels.chain(others.map(|what| format!("{}=all", Self::kind(what))))
+    }
+
+    /// True where it is asked for.
+    pub fn has(&self, what: Extra) -> bool {
+        match what {
+            Extra::Gds => self.gds,
+            Extra::Mofed => self.mofed,
+            Extra::Gdrcopy => self.gdrcopy,
+            Extra::ImexChannel => !self.imex_channels.is_empty(),
+        }
+    }
+
+    /// True where this channel is asked for, by its number.
+    pub fn has_channel(&self, name: &str) -> bool {
+        self.imex_channels
+            .iter()
+            .any(|channel| channel.to_string() == name)
+    }
+
+    /// The kind of its CDI devices, as in NVIDIA's plugin.
+    pub fn kind(what: Extra) -> String {
+        format!("{VENDOR}/{}", what.class())
     }
 }
 

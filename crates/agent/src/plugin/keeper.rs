@@ -95,7 +95,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(place: Place, tell: Tell, status: watch::Sender<Status>) -> Self {
+    pub(super) fn new(place: Place, tell: Tell, status: watch::Sender<Status>, ledger: Arc<Ledger>) -> Self {
         let directory = Directory::read(&plugins_dir(&place.kubelet_dir));
         Self {
             place,
@@ -116,7 +116,7 @@ impl Keeper {
             }),
             looks: Arc::new(watch::Sender::new(0)),
             standings: Arc::new(watch::Sender::new(BTreeMap::new())),
-            ledger: Arc::default(),
+            ledger,
             rival: Rival::default(),
             judged: BTreeSet::new(),
             held_back: Blocked::new(),

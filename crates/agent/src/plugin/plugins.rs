@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::Answers;
 use super::keeper::{END, Keeper};
+use super::ledger::Ledger;
 use super::tell::Tell;
 use crate::notice::{Level, Notice};
 use crate::snapshot::Problem;
@@ -70,6 +71,7 @@ pub struct Status {
 pub struct Plugins {
     wanted: watch::Sender<Option<Wanted>>,
     status: watch::Receiver<Status>,
+    ledger: Arc<Ledger>,
     task: JoinHandle<()>,
 }
 
@@ -79,9 +81,12 @@ impl Plugins {
         let (wanted, to_do) = watch::channel(Some(Wanted::default()));
         let (sender, status) = watch::channel(Status::default());
         let tell = Tell(notices);
+        // One for all times that it is started: what was answered before a crash was answered.
+        let ledger = Arc::new(Ledger::default());
+        let answered = Arc::clone(&ledger);
         let task = tokio::spawn(async move {
             loop {
-                let keeper = Keeper::new(place.clone(), tell.clone(), sender.clone());
+                let keeper = Keeper::new(place.clone(), tell.clone(), sender.clone(), Arc::clone(&answered));
                 let ended = AssertUnwindSafe(keeper.run(to_do.clone())).catch_unwind().await;
                 if ended.is_ok() {
                     return;
@@ -91,7 +96,17 @@ impl Plugins {
                 tokio::time::sleep(AFTER_CRASH).await;
             }
         });
-        Self { wanted, status, task }
+        Self {
+            wanted,
+            status,
+            ledger,
+            task,
+        }
+    }
+
+    /// What was answered lately, and which devices must not be answered any more.
+    pub(crate) fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
     }
 
     /// Says what there should be from now on. Does nothing where that is so already; what only changes its devices or

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::Answer;
 use super::answer::Refusal;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Withdrawn};
 use super::offer::Offer;
 use super::tell::Tell;
 use crate::notice::Level;
@@ -58,6 +58,12 @@ pub(crate) fn options() -> DevicePluginOptions {
 }
 
 impl Service {
+    fn refuse(&self, refusal: &Refusal) -> Status {
+        self.tell
+            .say(Level::Warning, format!("refused to the kubelet: {refusal}"));
+        Status::invalid_argument(refusal.to_string())
+    }
+
     fn offer(&self) -> Result<Arc<Offer>, Status> {
         match &*self.state.borrow() {
             State::Offered(offer) => Ok(offer.clone()),
@@ -123,7 +129,14 @@ impl DevicePlugin for Service {
         let ids = || requests.iter().flat_map(|request| &request.device_ids);
         // Noted before the offer is looked at: who changes it and then looks here either sees this, or has changed it
         // before this call looks.
-        self.ledger.note(&self.resource, ids());
+        let noted = self.ledger.note(&self.resource, ids());
+        noted.map_err(|Withdrawn(id)| {
+            self.refuse(&Refusal::Unhealthy {
+                resource: self.resource.to_string(),
+                id,
+                why: "what a container needs of it is being taken away".to_owned(),
+            })
+        })?;
         let offer = self.offer()?;
         let answers: Result<Vec<Answer>, Refusal> = requests
             .iter()
@@ -135,9 +148,7 @@ impl DevicePlugin for Service {
             .collect();
         let answers = answers.map_err(|refusal| {
             self.ledger.forget(&self.resource, ids());
-            self.tell
-                .say(Level::Warning, format!("refused to the kubelet: {refusal}"));
-            Status::invalid_argument(refusal.to_string())
+            self.refuse(&refusal)
         })?;
         for request in &requests {
             let ids = request.device_ids.join(", ");

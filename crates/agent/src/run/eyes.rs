@@ -18,6 +18,8 @@ use crate::settings::Pace;
 const TOGETHER: Duration = Duration::from_millis(200);
 /// How long the driver may take to give back what it holds.
 pub(super) const RELEASE: Duration = Duration::from_secs(4);
+/// When it is tried again where a call of it hangs.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Something that was seen.
 #[derive(Debug)]
@@ -30,8 +32,8 @@ pub(super) enum Seen {
     Released {
         /// Who wants it.
         why: String,
-        /// False where a call hangs that keeps it.
-        is_free: bool,
+        /// What keeps it, where something does.
+        held: Option<String>,
     },
     /// All facts of the host.
     Host(Arc<Host>),
@@ -69,12 +71,22 @@ pub(super) async fn gpus(
         let release = wish.borrow_and_update().release.clone();
         if let Some(why) = release {
             // A look that goes on was dropped with its future; what it holds is the driver's to give back.
-            let is_free = timeout(RELEASE, deps.driver.release()).await.is_ok();
-            if seen.send(Seen::Released { why, is_free }).await.is_err() {
+            let held = match timeout(RELEASE, deps.driver.release()).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(format!(
+                    "the NVIDIA driver was not let go of within {} s",
+                    RELEASE.as_secs()
+                )),
+            };
+            let is_free = held.is_none();
+            if seen.send(Seen::Released { why, held }).await.is_err() {
                 return;
             }
-            if wish.wait_for(|wish| wish.release.is_none()).await.is_err() {
-                return;
+            tokio::select! {
+                ended = wish.wait_for(|wish| wish.release.is_none()) => if ended.is_err() { return },
+                // A call that hung may have returned.
+                () = tokio::time::sleep(AGAIN), if !is_free => {}
             }
             continue;
         }

@@ -123,9 +123,9 @@ impl Node {
                 let changes = self.health.event(&event, now);
                 self.tell_health(changes);
             }
-            Seen::Released { why, is_free } => {
+            Seen::Released { why, held } => {
                 let changes = self.health.released(&why);
-                self.set_problem(Part::Driver, Some(released_problem(&why, is_free)));
+                self.set_problem(Part::Driver, Some(released_problem(&why, held.as_deref())));
                 self.tell_health(changes);
             }
             Seen::Host(host) => {

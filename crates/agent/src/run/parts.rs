@@ -18,8 +18,8 @@ use crate::labels::{Channels, Outlet, Sink};
 use crate::mps;
 use crate::node::Known;
 use crate::notice::{Level, Topic};
-use crate::plugin::Place;
 use crate::plugin::holders::{self, CHECKPOINT};
+use crate::plugin::{Ledger, Place};
 use crate::snapshot::{Problem, Snapshot};
 use crate::specs::keep::{Held, Made, Order};
 
@@ -153,12 +153,13 @@ pub(super) async fn specs(
     deps: Arc<Deps>,
     orders: watch::Receiver<Option<Order>>,
     made: watch::Sender<Option<Made>>,
+    ledger: Arc<Ledger>,
 ) {
     let books = {
         let deps = Arc::clone(&deps);
         move || held(Arc::clone(&deps)).boxed()
     };
-    crate::specs::keep::keep(deps, orders, made, books).await;
+    crate::specs::keep::keep(deps, orders, made, ledger, books).await;
 }
 
 pub(super) async fn object(deps: Arc<Deps>, to: watch::Sender<Known>) {

@@ -8,10 +8,13 @@ pub mod cluster;
 
 use std::path::{Path, PathBuf};
 
-use pitcrew_cdi::Kind;
+use pitcrew_cdi::generate::Extra;
 use pitcrew_cdi::spec::{DEVICE_PLUGIN_GPU, GPU, MANAGEMENT_GPU};
+use pitcrew_cdi::{Kind, Spec};
 use pitcrew_core::ports::HostFs;
 use pitcrew_host::Host;
+
+use crate::plugin::Extras;
 
 use super::install::{
     Entry, Kind as Written, MANIFEST, Occupant, Step, There, Uses, WRAPPER, WRAPPER_CDI, WRAPPER_SETTINGS,
@@ -85,8 +88,10 @@ fn restart(unit: Option<&str>) -> String {
 
 /// Where the agent may have written specifications, in the directory that it writes them to.
 pub fn spec_paths(cdi_dir: &Path) -> Vec<PathBuf> {
-    let kinds = [DEVICE_PLUGIN_GPU, GPU, MANAGEMENT_GPU];
-    let stems = kinds.iter().filter_map(|kind| kind.parse().ok());
+    let kinds = [DEVICE_PLUGIN_GPU, GPU, MANAGEMENT_GPU].map(str::to_owned);
+    // By that of the GPUs these are known as ours, so they go before it.
+    let kinds = Extra::ALL.map(Extras::kind).into_iter().chain(kinds);
+    let stems = kinds.filter_map(|kind| kind.parse().ok());
     stems
         .flat_map(|kind: Kind| {
             ["json", "yaml"].map(|ending| cdi_dir.join(format!("{}.{ending}", kind.file_stem())))
@@ -136,22 +141,36 @@ pub fn look_and_plan(root: &Path, fs: &dyn HostFs, host: &Host, sites: Sites) ->
     plan(host, &there, &uses, &removal)
 }
 
-/// Those of these files that the agent wrote: all of their hooks are programs of ours. Others are left alone.
+/// Those of these files that the agent wrote: all of their hooks are programs of ours. What describes something besides
+/// GPUs has no hook; it is ours where that of the GPUs is, as the device plugin has both. Others are left alone.
 pub fn specs(fs: &dyn HostFs, home: &Path, candidates: &[PathBuf]) -> Vec<PathBuf> {
-    let is_ours = |path: &&PathBuf| {
-        let text = fs.read(path).ok();
-        let text = text.and_then(|text| String::from_utf8(text).ok());
-        let Some(Ok(spec)) = text.map(|text| pitcrew_cdi::text::parse(&text)) else {
-            return false;
-        };
+    let read = |path: &PathBuf| {
+        let text = String::from_utf8(fs.read(path).ok()?).ok()?;
+        let spec = pitcrew_cdi::text::parse(&text).ok()?;
+        Some((path.clone(), spec))
+    };
+    let read: Vec<(PathBuf, Spec)> = candidates.iter().filter_map(read).collect();
+    let hooks = |spec: &Spec| {
         let of_devices = spec
             .devices
             .iter()
             .flat_map(|device| &device.container_edits.hooks);
-        let mut hooks = of_devices.chain(&spec.container_edits.hooks).peekable();
-        hooks.peek().is_some() && hooks.all(|hook| Path::new(&hook.path).starts_with(home))
+        let hooks = of_devices.chain(&spec.container_edits.hooks);
+        hooks.map(|hook| PathBuf::from(&hook.path)).collect::<Vec<_>>()
     };
-    candidates.iter().filter(is_ours).cloned().collect()
+    let has_our_hooks = |spec: &Spec| {
+        let hooks = hooks(spec);
+        !hooks.is_empty() && hooks.iter().all(|hook| hook.starts_with(home))
+    };
+    let serves = read
+        .iter()
+        .any(|(_, spec)| spec.kind == DEVICE_PLUGIN_GPU && has_our_hooks(spec));
+    let extras = Extra::ALL.map(Extras::kind);
+    let is_ours = |spec: &Spec| {
+        has_our_hooks(spec) || (serves && extras.contains(&spec.kind) && hooks(spec).is_empty())
+    };
+    let ours = read.into_iter().filter(|(_, spec)| is_ours(spec));
+    ours.map(|(path, _)| path).collect()
 }
 
 /// What is to do to take away all that was written.

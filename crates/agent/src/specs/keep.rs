@@ -7,14 +7,17 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use pitcrew_cdi::Spec;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::{Basis, Draft, Error, Step, carry_out};
 use crate::Deps;
 use crate::notice::{Level, Topic};
-use crate::plugin::Nodes;
+use crate::plugin::{Ledger, Nodes};
 use crate::runtime::mounts::Answer;
 use crate::snapshot::Problem;
 
+/// When it is looked again whether a driver that is away is back.
+const SOON: Duration = Duration::from_secs(5);
 /// When a name that a pod holds is looked at again.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -51,19 +54,25 @@ impl Made {
 /// UUIDs and ids that pods hold; `None` where that can't be told.
 pub(crate) type Held = Option<BTreeSet<String>>;
 
-/// Keeps the files as they should be, for ever. `held` asks the kubelet; it is asked only when a name would go.
+/// Keeps the files as they should be, for ever.
+///
+/// Before a name goes, the device plugin is kept from answering with it, and then `held` asks the kubelet who holds it:
+/// in this order, or a pod that comes in between is left with a name of nothing. While a driver is away that was there,
+/// nothing is written or removed: pods that were given its devices start again when it is back.
 pub(crate) async fn keep(
     deps: Arc<Deps>,
     mut orders: watch::Receiver<Option<Order>>,
     made: watch::Sender<Option<Made>>,
+    ledger: Arc<Ledger>,
     held: impl Fn() -> BoxFuture<'static, Held>,
 ) {
     let mut remarks = Vec::new();
+    let mut away = Away::default();
     loop {
         let order = orders.borrow_and_update().clone();
-        let mut waits = false;
+        let mut waits = None;
         if let Some(order) = order {
-            let kept = once(&deps, &order, &held).await;
+            let kept = once(&deps, &order, &mut away, &ledger, &held).await;
             let (outcome, told) = match kept {
                 Ok(kept) => {
                     waits = kept.waits;
@@ -84,7 +93,7 @@ pub(crate) async fn keep(
         }
         tokio::select! {
             changed = orders.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(AGAIN), if waits => {}
+            () = tokio::time::sleep(waits.unwrap_or(AGAIN)), if waits.is_some() => {}
         }
     }
 }
@@ -114,13 +123,33 @@ fn failed(made: &watch::Sender<Option<Made>>, error: &Error) -> Made {
 struct Kept {
     made: Made,
     remarks: Vec<String>,
-    /// Something stays only because a pod holds it.
-    waits: bool,
+    /// When to look again, where something stays for the time being.
+    waits: Option<Duration>,
+}
+
+/// Since when nothing could be made.
+#[derive(Debug, Default)]
+struct Away(Option<Instant>);
+
+impl Away {
+    /// How long to wait before the files go: nothing where they may go now.
+    fn left(&mut self, is_away: bool, longest: Duration) -> Option<Duration> {
+        if !is_away {
+            self.0 = None;
+            return None;
+        }
+        let since = *self.0.get_or_insert_with(Instant::now);
+        longest
+            .checked_sub(since.elapsed())
+            .filter(|left| !left.is_zero())
+    }
 }
 
 async fn once(
     deps: &Arc<Deps>,
     order: &Order,
+    away: &mut Away,
+    ledger: &Ledger,
     held: &impl Fn() -> BoxFuture<'static, Held>,
 ) -> Result<Kept, Error> {
     let basis = &order.basis;
@@ -129,16 +158,38 @@ async fn once(
         move || Draft::new(&*deps.host, &basis)
     })
     .await?;
+    let remarks = draft.remarks().to_vec();
+    let problem = draft.problem().cloned();
+    let is_new = away.0.is_none();
+    if let Some(left) = away.left(draft.is_driver_away(), deps.settings.pace.driver_away) {
+        if is_new {
+            let text = format!(
+                "the driver's files are not there: for {} s nothing of it is written or removed in `{}`",
+                left.as_secs(),
+                basis.dir.display()
+            );
+            deps.tell(Topic::Cdi, Level::Info, text);
+        }
+        let made = Made {
+            problem,
+            ..Made::default()
+        };
+        return Ok(Kept {
+            made,
+            remarks,
+            waits: Some(left.min(SOON)),
+        });
+    }
     let dropped: BTreeSet<String> = draft.dropped().into_iter().map(str::to_owned).collect();
+    let lately = ledger.withdraw(dropped.iter().map(String::as_str));
     let holders = if dropped.is_empty() {
         Some(BTreeSet::new())
     } else {
         held().await
     };
-    let is_held = |name: &str| holders.as_ref().is_none_or(|held| held.contains(name));
-    let waits = !draft.needed(is_held).is_empty();
-    let remarks = draft.remarks().to_vec();
-    let problem = draft.problem().cloned();
+    let is_held =
+        |name: &str| lately.contains(name) || holders.as_ref().is_none_or(|held| held.contains(name));
+    let waits = (!draft.needed(is_held).is_empty()).then_some(AGAIN);
     let (steps, spec) = draft.settle(is_held);
     for step in &steps {
         blocking({
@@ -148,6 +199,8 @@ async fn once(
         .await?;
         deps.tell(Topic::Cdi, Level::Info, told(step));
     }
+    let names = spec.iter().flat_map(|spec| &spec.devices);
+    ledger.restore(names.map(|device| device.name.as_str()));
     let spec = spec.map(Arc::new);
     let nodes = match spec.clone().filter(|_| order.nodes) {
         Some(spec) => {

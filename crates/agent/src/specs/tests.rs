@@ -62,6 +62,7 @@ impl Bench {
             hook: HOOK.into(),
             dir: "/var/run/cdi".into(),
             dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            extras: Extras::default(),
         }
     }
 
@@ -345,4 +346,65 @@ fn the_directory_is_found_behind_links_of_the_host() {
     assert_eq!(at("/var/run/cdi").unwrap(), dir.path().join("run/cdi"));
     assert_eq!(at("/var/../../etc").unwrap(), dir.path().join("etc"));
     assert!(at("/loop/cdi").is_err());
+}
+
+#[test]
+fn what_is_asked_for_besides_gpus_has_specifications_of_its_own() {
+    const HAS_ALL: &str = "
+description: x
+like: rke2
+scenario: rtx3060
+files: {/etc/cufile.json: '{}'}
+devices:
+  /dev/nvidia-fs0: 506:0
+  /dev/gdrdrv: 505:0
+  /dev/nvidia-caps-imex-channels/channel0: 504:0
+  /dev/nvidia-caps-imex-channels/channel1: 504:1
+";
+    let mut bench = Bench::new("rtx3060");
+    let builtin = |name: &str| HostRoot::builtin_text(name).map(str::to_owned);
+    bench.fs.1 = HostRoot::parse(HAS_ALL, "node", &builtin).unwrap();
+    let basis = Basis {
+        extras: Extras {
+            imex_channels: vec![0],
+            gds: true,
+            mofed: true,
+            gdrcopy: false,
+        },
+        ..bench.basis()
+    };
+    let keep = |fs: &Layered, basis: &Basis| {
+        let draft = Draft::new(fs, basis).unwrap();
+        let remarks = draft.remarks().to_vec();
+        let (steps, _) = draft.settle(|_| false);
+        for step in &steps {
+            carry_out(bench.dir.path(), &basis.dir, step).unwrap();
+        }
+        (steps.len(), remarks)
+    };
+    let (steps, remarks) = keep(&bench.fs, &basis);
+    assert_eq!(steps, 5);
+    assert_eq!(
+        remarks,
+        ["`mofed` is asked for, and this node has no device node of it"]
+    );
+    let mut expected = vec![
+        "k8s.device-plugin.nvidia.com-gds.json",
+        "k8s.device-plugin.nvidia.com-gpu.json",
+        "k8s.device-plugin.nvidia.com-imex-channel.json",
+    ];
+    expected.extend(&ALL[1..]);
+    assert_eq!(bench.written(), expected);
+    let path = Path::new("/var/run/cdi/k8s.device-plugin.nvidia.com-imex-channel.json");
+    let channels = directories::read_file(&bench.fs, path).unwrap();
+    assert_eq!(names(&channels), ["0"], "the other was not asked for");
+    assert_eq!(keep(&bench.fs, &basis).0, 0, "written once");
+
+    // Pods were given them; and what has no node any more is of no use to anybody.
+    let no_more = bench.basis();
+    assert_eq!(keep(&bench.fs, &no_more).0, 0);
+    let without = HAS_ALL.replace("  /dev/nvidia-fs0: 506:0\n", "");
+    bench.fs.1 = HostRoot::parse(&without, "node", &builtin).unwrap();
+    assert_eq!(keep(&bench.fs, &basis).0, 1);
+    assert_eq!(bench.written(), expected[1..]);
 }

@@ -10,10 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use pitcrew_api::condition::kind;
-use pitcrew_api::gpu_node::GpuHealth;
+use pitcrew_api::gpu_node::{Gpu, GpuHealth};
 use pitcrew_api::{ConditionStatus, GpuNodeStatus};
 use serde_json::json;
 
+use super::inventory::SILENT;
 use super::judge::{REGISTERING, STARTING};
 use super::request::{self, Trouble};
 
@@ -80,17 +81,24 @@ fn of_gpus(before: Option<&GpuNodeStatus>, now: &GpuNodeStatus) -> Vec<Happening
     let mut happened = Vec::new();
     for gpu in &now.gpus {
         let old = before.and_then(|before| before.gpus.iter().find(|old| old.pci == gpu.pci));
-        let was_ill = old.is_some_and(|old| old.health == GpuHealth::Unhealthy);
+        let is_silent = |gpu: &Gpu| {
+            let reason = gpu.reason.as_deref().unwrap_or_default();
+            gpu.health == GpuHealth::Unknown && reason.starts_with(SILENT)
+        };
+        let was_ill = old.is_some_and(|old| old.health == GpuHealth::Unhealthy || is_silent(old));
         let name = format!("GPU {} ({})", gpu.index, gpu.uuid.as_deref().unwrap_or(&gpu.pci));
+        let is_new = !was_ill || old.is_some_and(|old| old.reason != gpu.reason);
+        let mut ill = |reason: &str| {
+            let why = gpu.reason.as_deref().unwrap_or("no reason is known");
+            happened.push(Happening {
+                is_warning: true,
+                reason: reason.to_owned(),
+                note: advised(&format!("{name}: {why}"), gpu.hint.as_deref()),
+            });
+        };
         match gpu.health {
-            GpuHealth::Unhealthy if !was_ill || old.is_some_and(|old| old.reason != gpu.reason) => {
-                let why = gpu.reason.as_deref().unwrap_or("no reason is known");
-                happened.push(Happening {
-                    is_warning: true,
-                    reason: "GpuUnhealthy".to_owned(),
-                    note: advised(&format!("{name}: {why}"), gpu.hint.as_deref()),
-                });
-            }
+            GpuHealth::Unhealthy if is_new => ill("GpuUnhealthy"),
+            GpuHealth::Unknown if is_silent(gpu) && is_new => ill("GpuSilent"),
             GpuHealth::Healthy | GpuHealth::Degraded if was_ill => happened.push(Happening {
                 is_warning: false,
                 reason: "GpuRecovered".to_owned(),

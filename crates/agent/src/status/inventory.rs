@@ -14,6 +14,12 @@ use crate::snapshot::Snapshot;
 /// What is said of a GPU that is kept for virtual machines.
 pub(super) const PASSED_THROUGH: &str = "bound to vfio-pci, for virtual machines";
 
+/// How the reason begins of a GPU that a call hangs at.
+pub(super) const SILENT: &str = "the GPU does not answer: ";
+/// What to do about it.
+const OF_SILENCE: &str = "Look at `dmesg | grep -e NVRM -e nvidia`; it comes back when the call returns. If it doesn't, \
+                          drain the node and reboot it";
+
 /// All of a `GpuNode`'s status, but for its conditions and what only the API server knows.
 pub fn status(snapshot: &Snapshot) -> GpuNodeStatus {
     let host = snapshot.host.as_deref();
@@ -136,6 +142,10 @@ fn health(snapshot: &Snapshot, gpu: &pitcrew_core::Gpu) -> (GpuHealth, Option<St
     });
     if kept && !answers(gpu) {
         return (GpuHealth::Unknown, Some(PASSED_THROUGH.to_owned()), None);
+    }
+    if let Some(silence) = inventory(snapshot).and_then(|inventory| inventory.silence(gpu.index)) {
+        let reason = format!("{SILENT}{silence}");
+        return (GpuHealth::Unknown, Some(reason), Some(OF_SILENCE.to_owned()));
     }
     let Health { verdict, findings } = health::assess(gpu);
     let worst = findings.first();

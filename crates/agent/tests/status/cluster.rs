@@ -40,8 +40,8 @@ impl Driver for Nothing {
     fn event(&self) -> BoxFuture<'_, GpuEvent> {
         Box::pin(future::pending())
     }
-    fn release(&self) -> BoxFuture<'_, ()> {
-        Box::pin(future::ready(()))
+    fn release(&self) -> BoxFuture<'_, Result<(), GpuError>> {
+        Box::pin(future::ready(Ok(())))
     }
 }
 

@@ -419,6 +419,46 @@ fn a_sick_gpu_is_told_with_its_xid_and_what_to_do_while_the_others_stay_ready() 
     assert!(!back[0].is_warning && back[0].reason == "GpuRecovered");
 }
 
+#[test]
+fn a_gpu_that_a_call_hangs_at_is_unknown_with_the_call_and_told_when_it_is_back() {
+    let worker = node::worker("h100x8");
+    let mut snapshot = node::registered(&worker);
+    let before = status_of(&snapshot, None);
+    let hang = Change::Hang {
+        call: "nvmlDeviceGetName".to_owned(),
+        gpu: Some(3),
+    };
+    worker.1.change(&hang).unwrap();
+    let beside = worker.1.inventory_beside_hangs().unwrap();
+    let silent = worker.1.uuids()[3].clone();
+    snapshot.gpus = Some(Ok(std::sync::Arc::new(beside)));
+    snapshot.sick = BTreeMap::from([(silent, "the GPU does not answer".to_owned())]);
+    let now = status_of(&snapshot, Some(&before));
+    let driver = now.condition(kind::DRIVER_READY).unwrap();
+    assert_eq!(driver.status, ConditionStatus::True, "the others work");
+    let healthy = now.condition(kind::HEALTHY).unwrap();
+    assert_eq!(healthy.status, ConditionStatus::Unknown);
+    assert!(
+        healthy.message.contains("`nvmlDeviceGetName` did not return"),
+        "{healthy:?}"
+    );
+    assert_eq!((now.gpu_count, now.sick_count), (Some(8), Some(0)));
+    assert_eq!(now.gpus[3].health, pitcrew_api::gpu_node::GpuHealth::Unknown);
+    assert_eq!((now.resources[0].capacity, now.resources[0].allocatable), (8, 7));
+
+    let happened = events::between(Some(&before), &now);
+    assert_eq!(happened.len(), 1, "{happened:?}");
+    assert!(happened[0].is_warning && happened[0].reason == "GpuSilent");
+    assert!(
+        happened[0].note.contains("`nvmlDeviceGetName` did not return") && happened[0].note.contains("dmesg"),
+        "{happened:?}"
+    );
+    assert_eq!(events::between(Some(&now), &now), []);
+    let back = events::between(Some(&now), &before);
+    assert_eq!(back.len(), 1, "{back:?}");
+    assert!(!back[0].is_warning && back[0].reason == "GpuRecovered");
+}
+
 /// Pain 14: a health check that is switched off is no reason to say that all is well.
 #[test]
 fn a_fault_that_nobody_takes_the_gpu_away_for_is_told_all_the_same() {

@@ -23,6 +23,7 @@ pub(crate) const PACE: Pace = Pace {
     look: Duration::from_millis(500),
     look_closely: Duration::from_millis(100),
     gather: Duration::from_secs(5),
+    driver_away: Duration::from_secs(3),
 };
 
 /// An imaginary node.

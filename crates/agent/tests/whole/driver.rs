@@ -107,5 +107,29 @@ async fn a_driver_that_hangs_when_it_is_to_be_let_go_of_is_let_go_of_all_the_sam
         .await;
     let released = bench.until("it is let go of", || !bench.node.driver().is_open());
     tokio::time::timeout(LONG, released).await.unwrap();
-    bench.node.driver().release().await;
+    bench.node.driver().release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_never_returns_makes_its_own_gpu_unhealthy_and_no_other() {
+    let bench = Bench::running("h100x8", 8).await;
+    let uuid = bench.node.machine().uuids()[3].clone();
+    bench.change(&Change::Hang {
+        call: "nvmlDeviceGetName".to_owned(),
+        gpu: Some(3),
+    });
+    bench.has(GPU, 7).await;
+    assert_eq!(bench.unhealthy(GPU), [uuid.as_str()]);
+    bench
+        .tells(&format!(
+            "{uuid} is sick: the GPU does not answer: `nvmlDeviceGetName` did not return"
+        ))
+        .await;
+    let pod = pitcrew_kubelet::fake::Pod::new("default", "seven").container("main", &[(GPU, 7)]);
+    bench.node.kubelet().admit(&pod).await.unwrap();
+    bench.change(&Change::Release);
+    bench
+        .until("it is healthy again", || bench.unhealthy(GPU).is_empty())
+        .await;
+    bench.tells(&format!("{uuid} is well again")).await;
 }

@@ -6,4 +6,5 @@ mod bench;
 mod driver;
 mod health;
 mod node;
+mod specs;
 mod wanted;

@@ -10,7 +10,7 @@ use super::root::matches;
 use super::text;
 use crate::{ContainerEdits, Mount};
 
-const OPTIONS: [&str; 5] = ["ro", "nosuid", "nodev", "rbind", "rprivate"];
+pub(super) const OPTIONS: [&str; 5] = ["ro", "nosuid", "nodev", "rbind", "rprivate"];
 /// Sockets are written to.
 const SOCKET_OPTIONS: [&str; 5] = ["nosuid", "nodev", "rbind", "rprivate", "noexec"];
 
@@ -166,7 +166,7 @@ pub(super) fn graphics(driver: &Driver<'_>, hooks: &Hooks<'_>) -> ContainerEdits
     edits
 }
 
-fn mount(on_host: &Path, inside: &Path, options: &[&str]) -> Mount {
+pub(super) fn mount(on_host: &Path, inside: &Path, options: &[&str]) -> Mount {
     Mount {
         host_path: text(on_host),
         container_path: text(inside),

@@ -16,11 +16,14 @@ use crate::{ContainerEdits, Device, Spec};
 
 mod driver;
 mod elf;
+mod extra;
 mod files;
 mod hooks;
 mod nodes;
 mod root;
 mod tidy;
+
+pub use extra::{Extra, extra};
 
 use driver::Driver;
 use hooks::Hooks;

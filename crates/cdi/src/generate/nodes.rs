@@ -100,6 +100,16 @@ impl<'a> Nodes<'a> {
         edits(wanted.filter_map(|path| self.node(&path)).collect())
     }
 
+    /// Names in a directory that match, as paths.
+    pub(super) fn matching(&self, dir: &Path, pattern: &str) -> Vec<PathBuf> {
+        self.dev.matching(dir, pattern)
+    }
+
+    /// Those at these paths, as far as they are there.
+    pub(super) fn edits_of(&self, paths: &[PathBuf]) -> ContainerEdits {
+        edits(paths.iter().filter_map(|path| self.node(path)).collect())
+    }
+
     fn required(&self, path: &str) -> Result<DeviceNode, String> {
         let missing = || format!("`{}` is not there", self.dev.on_host(Path::new(path)).display());
         self.node(Path::new(path)).ok_or_else(missing)

@@ -87,6 +87,7 @@ fn inventory(gpus: Vec<Gpu>) -> Inventory {
         driver,
         gpus,
         links: Vec::new(),
+        silent: Vec::new(),
     }
 }
 

@@ -71,6 +71,7 @@ pub(crate) fn node(gpus: Vec<Gpu>) -> Inventory {
         driver: DriverReadings::none_supported(),
         gpus,
         links: Vec::new(),
+        silent: Vec::new(),
     }
 }
 

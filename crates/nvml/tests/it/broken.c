@@ -3,6 +3,8 @@
  * NOT_NVML        another library under the name
  * FAILS=n         initialisation and everything else gives the code n
  * HANGS           counting the GPUs never returns
+ * HANGS_IN="dir"  a call about GPU n does not return while the file n is in the directory; nor does one about the
+ *                 driver as a whole while the file `driver` is
  * POOR            has only what a GPU is found by
  * LOST            GPU 1 has fallen off the bus; GPU 0 works
  * NO_HANDLE       not even a handle of GPU 1 is given
@@ -37,20 +39,41 @@ int something_else(void) { return 0; }
 #define CHECK(device) (void)(device)
 #endif
 
+/* Returns when the file is gone. */
+static void hang_while(const char *name) {
+#ifdef HANGS_IN
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", HANGS_IN, name);
+    while (access(path, F_OK) == 0) usleep(2000);
+#else
+    (void)name;
+#endif
+}
+
+static void hang_at(device_t device) {
+    char name[16];
+    snprintf(name, sizeof name, "%u", device->index);
+    hang_while(name);
+}
+
 static int descriptor = -1;
+/* As NVIDIA's counts it. */
+static int initialised;
 
 unsigned nvmlInit_v2(void) {
 #ifdef FAILS
     return FAILS;
 #endif
 #ifdef DEVICE
-    descriptor = open(DEVICE, O_RDONLY);
+    if (initialised == 0) descriptor = open(DEVICE, O_RDONLY);
     if (descriptor < 0) return 9;
 #endif
+    initialised++;
     return 0;
 }
 
 unsigned nvmlShutdown(void) {
+    if (--initialised > 0) return 0;
     if (descriptor >= 0) close(descriptor);
     descriptor = -1;
     return 0;
@@ -60,6 +83,7 @@ unsigned nvmlDeviceGetCount_v2(unsigned *count) {
 #ifdef HANGS
     for (;;) pause();
 #endif
+    hang_while("driver");
     *count = 2;
     return 0;
 }
@@ -114,6 +138,7 @@ unsigned nvmlDeviceGetName(device_t device, char *name, unsigned length) {
 
 unsigned nvmlDeviceGetTemperature(device_t device, unsigned sensor, unsigned *celsius) {
     CHECK(device);
+    hang_at(device);
     (void)sensor;
     *celsius = (unsigned)-5;
     return 0;

@@ -8,3 +8,4 @@ mod events;
 mod faults;
 mod library;
 mod release;
+mod silent;

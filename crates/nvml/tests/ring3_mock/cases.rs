@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pitcrew_core::gpu::{GpuReadings, MigDevice, MigMode};
+use pitcrew_core::inventory::Silent;
 use pitcrew_core::mig::Profile;
 use pitcrew_core::ports::{Events, GpuError, GpuEvent, GpuEventKind, InventorySource, Mig, Sampling};
 use pitcrew_core::{Inventory, Reading};
-use pitcrew_nvml::{Nvml, Worker, WorkerSource, field_id, field_names};
+use pitcrew_nvml::{Nvml, Patience, Places, Progress, Relay, Worker, WorkerSource, field_id, field_names};
 use pitcrew_scenario::{Change, Machine, Scenario};
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -61,6 +62,7 @@ pub(crate) fn run(case: &str, setting: &Setting) {
         "events" => events(setting),
         "lost" => lost(setting),
         "hang" => hang(setting),
+        "silent" => silent(setting),
         "driver" => driver(setting),
         "release" => release(setting),
         other => unreachable!("there is no case `{other}`"),
@@ -412,7 +414,7 @@ fn hang(setting: &Setting) {
     source.deadline = SHORT;
     let error = source.inventory().unwrap_err();
     assert!(
-        matches!(&error, GpuError::DriverFailed(reason) if reason.starts_with("`read the GPUs` has not returned")),
+        matches!(&error, GpuError::DriverSilent(reason) if reason.starts_with("`read the GPUs` has not returned")),
         "{error}"
     );
     setting.change(&Change::Release);
@@ -421,6 +423,73 @@ fn hang(setting: &Setting) {
     }
     source.deadline = LONG;
     source.inventory().unwrap();
+}
+
+/// Eight GPUs, at one of which a call hangs; then at all.
+fn silent(setting: &Setting) {
+    const PATIENCE: Patience = Patience {
+        whole: LONG,
+        call: Duration::from_secs(1),
+    };
+    let (mock, places) = (setting.mock.clone(), Places::default());
+    let make = move |_: &Progress| Nvml::load(Some(&mock), &[]).unwrap().with_places(places.clone());
+    let relay = Relay::start("nvml", make).unwrap();
+    let look = || {
+        let act = |nvml: &mut Nvml, silent: &[Silent]| {
+            nvml.set_silent(silent);
+            nvml.inventory()
+        };
+        relay.ask("read the GPUs", PATIENCE, act).map(Result::unwrap)
+    };
+    let before = look().unwrap();
+    assert_eq!(before.gpus.len(), 8);
+    // Before anything is known of the GPU, in the middle, and where several calls of one kind are made.
+    for (call, gpu) in [
+        ("nvmlDeviceGetHandleByIndex_v2", 0),
+        ("nvmlDeviceGetPowerUsage", 3),
+        ("nvmlDeviceGetNvLinkState", 7),
+    ] {
+        setting.change(&Change::Hang {
+            call: call.to_owned(),
+            gpu: Some(gpu),
+        });
+        let inventory = look().unwrap();
+        let silent = Silent {
+            index: gpu,
+            reason: format!("`{call}` did not return within 1 s"),
+        };
+        assert_eq!(inventory.silent, [silent]);
+        for (now, before) in inventory.gpus.iter().zip(&before.gpus) {
+            assert_eq!((now.index, now.pci), (before.index, before.pci));
+            assert_eq!(now.readings.uuid.value().is_some(), now.index != gpu, "{call}");
+        }
+        assert_eq!(inventory.links.len(), 7 * 6 / 2, "pairs of those that answer");
+        setting.change(&Change::Release);
+        until(|| relay.silent().is_empty());
+        let back = look().unwrap();
+        assert!(back.silent.is_empty() && back.links == before.links, "{call}");
+    }
+    setting.change(&Change::Hang {
+        call: "nvml*".to_owned(),
+        gpu: None,
+    });
+    let stuck = look().unwrap_err();
+    assert!(
+        stuck
+            .reason()
+            .starts_with("`nvmlDeviceGetCount_v2` has not returned"),
+        "{stuck}"
+    );
+    setting.change(&Change::Release);
+    until(|| look().is_ok_and(|inventory| inventory.silent.is_empty()));
+}
+
+fn until(is_so: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < LONG);
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn driver(setting: &Setting) {

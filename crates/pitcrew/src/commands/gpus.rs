@@ -59,6 +59,7 @@ fn instead(global: &GlobalArgs, output: &mut Output<'_>) -> Result<ExitStatus, E
             driver: DriverReadings::none_supported(),
             gpus: Vec::new(),
             links: Vec::new(),
+            silent: Vec::new(),
         };
         return show(&Source::Pci { pci: true }, &nothing, output);
     }

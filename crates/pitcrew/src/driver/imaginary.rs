@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::view::report::Source;
 
 /// An imaginary machine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Imaginary {
     machine: Machine,
     source: Source,

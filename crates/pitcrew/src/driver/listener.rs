@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pitcrew_core::ports::{Events as _, GpuError, GpuEvent};
-use pitcrew_nvml::NvmlEvents;
+use pitcrew_nvml::{NvmlEvents, Progress};
 
 /// Who is told of events.
 pub(crate) type Tell = Arc<dyn Told>;
@@ -33,14 +33,17 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Starts to wait; `None` where the system gives no thread.
-    pub(crate) fn start(mut events: NvmlEvents, tell: Tell) -> Option<Self> {
+    /// Starts to wait, until another thread has taken over from the one whose progress this is; `None` where the system
+    /// gives no thread.
+    pub(crate) fn start(mut events: NvmlEvents, tell: Tell, progress: Progress) -> Option<Self> {
         let (stop, stale) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let thread = std::thread::Builder::new().name("nvml-events".to_owned()).spawn({
             let (stop, stale) = (Arc::clone(&stop), Arc::clone(&stale));
             move || {
-                while !stop.load(Ordering::Relaxed) {
+                while !stop.load(Ordering::Relaxed) && !progress.is_left() {
                     match events.wait(WAIT) {
+                        // Whoever took over hears of it too.
+                        Ok(Some(_)) if progress.is_left() => {}
                         Ok(Some(event)) => tell.tell(event),
                         Ok(None) => {}
                         // It goes on without that GPU; a look subscribes anew, to those that answer then.

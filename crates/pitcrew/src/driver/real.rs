@@ -1,16 +1,17 @@
 //! This machine's driver, asked anew each time, and loaded anew when it has been replaced.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pitcrew_cli::GlobalArgs;
 use pitcrew_core::gpu::GpuReadings;
+use pitcrew_core::inventory::Silent;
 use pitcrew_core::pci::PciFunction;
 use pitcrew_core::ports::{Events, GpuError, HostFs as _, InventorySource, Sampling};
 use pitcrew_core::{Gpu, Reading};
 use pitcrew_host::{HostRoots, Roots, driver, libraries};
-use pitcrew_nvml::{Nvml, NvmlEvents, SONAME};
+use pitcrew_nvml::{Nvml, NvmlEvents, Places, Progress, SONAME};
 
 use super::Seen;
 use super::listener::{Listener, Tell};
@@ -26,15 +27,25 @@ const MOST_EVENTS: usize = 256;
 pub(crate) struct Real {
     file: Option<PathBuf>,
     root: PathBuf,
-    /// What is to become of events.
-    events: Wanted,
+    known: Known,
+    /// What this thread asks.
+    progress: Progress,
     loaded: Option<Loaded>,
 }
 
+/// What stays when another thread takes over from one that hangs.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    /// What is to become of events.
+    events: Arc<Mutex<Wanted>>,
+    places: Places,
+}
+
 /// What is to become of events.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 enum Wanted {
     /// Nobody listens.
+    #[default]
     Nothing,
     /// The XIDs are in every look.
     Log,
@@ -48,26 +59,39 @@ struct Loaded {
     events: Option<NvmlEvents>,
     listener: Option<Listener>,
     nvml: Nvml,
+    /// GPUs that were silent when it was begun to listen.
+    unheard: Vec<u32>,
 }
 
-impl Real {
-    pub(super) fn new(global: &GlobalArgs) -> Self {
-        Self {
-            file: global.nvml.clone(),
-            root: global.root.clone(),
-            events: Wanted::Nothing,
-            loaded: None,
-        }
-    }
-
+impl Known {
     /// From the next look on, XIDs are told too.
-    pub(super) fn listen(&mut self) {
-        self.events = Wanted::Log;
+    pub(super) fn listen(&self) {
+        self.set(Wanted::Log);
     }
 
     /// From the next look on, whoever this is is told of every event when it happens.
-    pub(crate) fn tell(&mut self, tell: Tell) {
-        self.events = Wanted::Tell(tell);
+    pub(super) fn tell(&self, tell: Tell) {
+        self.set(Wanted::Tell(tell));
+    }
+
+    fn set(&self, wanted: Wanted) {
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+    }
+
+    fn events(&self) -> Wanted {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Real {
+    pub(super) fn new(global: &GlobalArgs, known: Known, progress: &Progress) -> Self {
+        Self {
+            file: global.nvml.clone(),
+            root: global.root.clone(),
+            known,
+            progress: progress.clone(),
+            loaded: None,
+        }
     }
 
     /// Gives back every descriptor and mapping; the next look loads the library again.
@@ -75,7 +99,8 @@ impl Real {
         self.loaded = None;
     }
 
-    pub(super) fn look(&mut self) -> Result<Seen, Error> {
+    /// Reads everything but the GPUs that other threads hang at.
+    pub(super) fn look(&mut self, silent: &[Silent]) -> Result<Seen, Error> {
         let functions = pci::scan(&self.root)?;
         let host = self.host();
         let bound: Vec<(PciFunction, Option<String>)> = functions
@@ -91,7 +116,7 @@ impl Real {
             .filter(|(_, driver)| driver.as_deref().is_none_or(|driver| driver == "nvidia"))
             .map(|(function, _)| *function);
         let ours: Vec<PciFunction> = ours.collect();
-        let looked = self.ask(ours);
+        let looked = self.ask(ours, silent);
         if let Err(GpuError::DriverFailed(_)) = looked {
             // Whatever is wrong, the next look starts from the beginning, and holds nothing until then.
             self.loaded = None;
@@ -125,14 +150,26 @@ impl Real {
     }
 
     /// Asks the driver, loaded anew where it was replaced.
-    fn ask(&mut self, functions: Vec<PciFunction>) -> Result<(PathBuf, pitcrew_core::Inventory), GpuError> {
-        let tell = match &self.events {
-            Wanted::Tell(tell) => Some(Arc::clone(tell)),
-            Wanted::Nothing | Wanted::Log => None,
+    fn ask(
+        &mut self,
+        functions: Vec<PciFunction>,
+        silent: &[Silent],
+    ) -> Result<(PathBuf, pitcrew_core::Inventory), GpuError> {
+        let (tell, logs) = match self.known.events() {
+            Wanted::Tell(tell) => (Some(tell), false),
+            Wanted::Log => (None, true),
+            Wanted::Nothing => (None, false),
         };
-        let logs = matches!(self.events, Wanted::Log);
+        let progress = self.progress.clone();
         let loaded = self.load()?;
         loaded.nvml.set_pci(functions);
+        loaded.nvml.set_silent(silent);
+        let unheard: Vec<u32> = silent.iter().map(|silent| silent.index).collect();
+        if loaded.unheard != unheard {
+            // Who came back is listened to again.
+            (loaded.events, loaded.listener) = (None, None);
+            loaded.unheard = unheard;
+        }
         if logs && loaded.events.is_none() {
             // A GPU without events has no XIDs to tell of.
             loaded.events = loaded.nvml.events().ok();
@@ -147,7 +184,7 @@ impl Real {
                 .nvml
                 .events()
                 .ok()
-                .and_then(|events| Listener::start(events, tell));
+                .and_then(|events| Listener::start(events, tell, progress));
         }
         let inventory = loaded.nvml.inventory()?;
         let path = loaded.nvml.identity().map(|identity| identity.path.clone());
@@ -167,7 +204,9 @@ impl Real {
             None => Loaded {
                 events: None,
                 listener: None,
+                unheard: Vec::new(),
                 nvml: Nvml::load(self.file.as_deref(), &self.directories())?
+                    .with_places(self.known.places.clone())
                     .with_kernel_version(kernel_version)
                     .with_open_kernel_modules(self.open_kernel_modules()),
             },

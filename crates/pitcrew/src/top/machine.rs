@@ -26,7 +26,7 @@ struct MachineFeed {
 pub(crate) fn machine(global: &GlobalArgs, listens: bool) -> Result<Box<dyn Feed>, Error> {
     let driver = driver::open(global, None)?;
     if listens {
-        driver.listen()?;
+        driver.listen();
     }
     Ok(Box::new(MachineFeed {
         global: global.clone(),

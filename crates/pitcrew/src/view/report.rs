@@ -79,14 +79,19 @@ pub(crate) struct GpuReport<'a> {
 
 impl<'a> Report<'a> {
     pub(crate) fn new(source: &'a Source, inventory: &'a Inventory) -> Self {
-        let Inventory { driver, gpus, links } = inventory;
+        let Inventory {
+            driver, gpus, links, ..
+        } = inventory;
         let judge = |gpu: &Gpu| match source {
             // Nobody could ask: that nothing was said is no sign of a lost GPU.
             Source::Pci { .. } => unknown(
                 "the driver could not be asked how it is",
                 "Get the driver to answer; `pitcrew check` says what is wrong with it",
             ),
-            Source::Driver { bus_only, .. } => judge_known(gpu, bus_only),
+            Source::Driver { bus_only, .. } => match inventory.silence(gpu.index) {
+                Some(reason) => silent(reason),
+                None => judge_known(gpu, bus_only),
+            },
             Source::Scenario { .. } => health::assess(gpu),
         };
         let gpus = gpus.iter().map(|gpu| {
@@ -131,6 +136,14 @@ pub(crate) fn judge_known(gpu: &Gpu, bus_only: &[PciAddress]) -> Health {
     unknown(
         reason.unwrap_or("the driver does not list it"),
         "Nothing, if it is meant for a virtual machine; else bind it to NVIDIA's driver",
+    )
+}
+
+/// The verdict on a GPU that a call hangs at: it may be well, and it may be lost.
+fn silent(reason: &str) -> Health {
+    unknown(
+        reason,
+        "Look at `dmesg | grep -e NVRM -e nvidia`; if it stays so, drain the node and reboot it",
     )
 }
 

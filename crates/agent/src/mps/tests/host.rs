@@ -283,8 +283,8 @@ impl Driver for Idle {
         std::future::pending().boxed()
     }
 
-    fn release(&self) -> BoxFuture<'_, ()> {
-        std::future::ready(()).boxed()
+    fn release(&self) -> BoxFuture<'_, Result<(), GpuError>> {
+        std::future::ready(Ok(())).boxed()
     }
 }
 

@@ -4,9 +4,16 @@ use pitcrew_core::ports::GpuError;
 
 use crate::snapshot::Problem;
 
+/// What lets go of a driver in which a call hangs: a process can't end a thread of its own there, nor close what that
+/// thread works on.
+const RESTART: &str = "look at `dmesg | grep -e NVRM -e nvidia`; the agent must be restarted to let go of the driver: \
+                       `kubectl delete pod -A -l app.kubernetes.io/name=pitcrew,app.kubernetes.io/component=agent \
+                       --field-selector spec.nodeName=NODE`; if the process doesn't end, reboot the node";
+
 pub(super) fn driver_problem(error: &GpuError) -> Problem {
     let (reason, hint) = match error {
         GpuError::NoDriver(_) => ("DriverNotFound", "`pitcrew check` on the node says what it lacks"),
+        GpuError::DriverSilent(_) => ("DriverSilent", RESTART),
         GpuError::Silent { .. } => (
             "GpuSilent",
             "look at `dmesg | grep -e NVRM -e nvidia`; drain the node and reboot it",
@@ -27,17 +34,17 @@ pub(super) fn driver_problem(error: &GpuError) -> Problem {
     }
 }
 
-pub(super) fn released_problem(why: &str, is_free: bool) -> Problem {
-    if is_free {
+pub(super) fn released_problem(why: &str, held: Option<&str>) -> Problem {
+    let Some(held) = held else {
         return Problem {
             reason: "Paused".to_owned(),
             message: format!("the driver was let go of: {why}"),
             hint: "nothing to do: its GPUs come back when the label is taken away".to_owned(),
         };
-    }
+    };
     Problem {
         reason: "DriverHeld".to_owned(),
-        message: format!("the driver could not be let go of, as a call of it has not returned: {why}"),
-        hint: "end the agent's pod, or reboot the node".to_owned(),
+        message: format!("the driver can't be let go of, though {why}: {held}"),
+        hint: RESTART.to_owned(),
     }
 }

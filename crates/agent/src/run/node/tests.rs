@@ -132,12 +132,25 @@ fn while_the_driver_is_wanted_by_somebody_else_nothing_is_changed_on_the_host() 
     assert_eq!(bench.node.wish().release.as_deref(), Some("x"));
     let released = Seen::Released {
         why: "x".to_owned(),
-        is_free: true,
+        held: None,
     };
     bench.node.see(released, Instant::now());
     let snapshot = bench.node.snapshot();
     assert_eq!(snapshot.sick.len(), 8);
     assert_eq!(snapshot.problems[&Part::Driver].reason, "Paused");
+    let held = Seen::Released {
+        why: "x".to_owned(),
+        held: Some("`nvmlDeviceGetName` did not return within 10 s".to_owned()),
+    };
+    bench.node.see(held, Instant::now());
+    let problem = bench.node.snapshot().problems[&Part::Driver].clone();
+    assert_eq!(problem.reason, "DriverHeld");
+    assert!(
+        problem
+            .message
+            .contains("`nvmlDeviceGetName` did not return within 10 s")
+    );
+    assert!(problem.hint.contains("kubectl delete pod"), "{}", problem.hint);
     bench.node.set_release(None);
     bench.look();
     assert!(bench.node.snapshot().sick.is_empty());

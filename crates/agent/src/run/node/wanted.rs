@@ -45,6 +45,11 @@ impl Node {
             hook,
             dirs: directories_of(host, &self.cdi_dir),
             dir: self.cdi_dir.clone(),
+            extras: self
+                .config
+                .as_ref()
+                .map(|chosen| offer::extras(&chosen.config))
+                .unwrap_or_default(),
         };
         Some(Order {
             basis,
@@ -163,6 +168,7 @@ fn shape(inventory: &Inventory) -> Inventory {
         driver: inventory.driver.clone(),
         gpus: inventory.gpus.iter().map(of_gpu).collect(),
         links: Vec::new(),
+        silent: Vec::new(),
     }
 }
 

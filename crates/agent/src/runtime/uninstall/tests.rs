@@ -252,3 +252,19 @@ fn marker_files_and_labels_for_others_go_where_we_wrote_them_and_before_specific
     node.executor().run(&plan.steps).unwrap();
     assert!(node.at(LABELS).exists());
 }
+
+#[test]
+fn what_describes_something_besides_gpus_goes_before_what_tells_that_it_is_ours() {
+    const GDS: &str = "/var/run/cdi/k8s.device-plugin.nvidia.com-gds.json";
+    let text = "{\"cdiVersion\":\"0.3.0\",\"kind\":\"k8s.device-plugin.nvidia.com/gds\",\"devices\":[{\"name\":\"all\",\
+                \"containerEdits\":{\"deviceNodes\":[{\"path\":\"/dev/nvidia-fs0\"}]}}]}";
+    let node = installed();
+    fs::write(node.at(GDS), text).unwrap();
+    let plan = planned(&node, false).unwrap();
+    let at = |path: &str| plan.steps.iter().position(|step| step.path() == Path::new(path));
+    assert!(at(GDS).unwrap() < at(SPEC).unwrap(), "{:?}", plan.steps);
+    // NVIDIA's plugin writes the same file, and then that of the GPUs too.
+    fs::remove_file(node.at(SPEC)).unwrap();
+    let plan = planned(&node, false).unwrap();
+    assert!(plan.steps.iter().all(|step| step.path() != Path::new(GDS)));
+}

@@ -36,7 +36,7 @@ impl AgentDriver {
     pub(super) fn open(global: &GlobalArgs, scenario: Option<&str>) -> Result<Self, Error> {
         let opened = driver::open(global, scenario)?;
         let (queue, events) = unbounded_channel();
-        opened.tell(Arc::new(Queue(queue)))?;
+        opened.tell(Arc::new(Queue(queue)));
         Ok(Self {
             opened: Arc::new(opened),
             events: Mutex::new(events),
@@ -76,15 +76,8 @@ impl Driver for AgentDriver {
         .boxed()
     }
 
-    fn release(&self) -> BoxFuture<'_, ()> {
+    fn release(&self) -> BoxFuture<'_, Result<(), GpuError>> {
         let opened = Arc::clone(&self.opened);
-        async move {
-            let released = on_a_thread(move || opened.release().map_err(GpuError::from)).await;
-            if released.is_err() {
-                // A call hangs, and keeps what it has: whoever waits for it waits in vain.
-                std::future::pending::<()>().await;
-            }
-        }
-        .boxed()
+        on_a_thread(move || opened.release()).boxed()
     }
 }
