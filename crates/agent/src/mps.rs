@@ -16,6 +16,7 @@ mod daemon;
 mod dialogue;
 mod disk;
 mod keeper;
+mod modes;
 mod next;
 mod plan;
 mod problems;
@@ -78,6 +79,19 @@ impl Place {
     }
 }
 
+/// What is done to the compute mode of GPUs that are shared through MPS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// `EXCLUSIVE_PROCESS` where the node allows it, as the reference sets it; where it doesn't, the mode that it has, and
+    /// the node's status says what that means.
+    #[default]
+    WherePossible,
+    /// `EXCLUSIVE_PROCESS`, or nothing is shared.
+    Exclusive,
+    /// The mode that it has: the owner's choice.
+    Leave,
+}
+
 /// What a container needs to use its share of a resource. The kubelet keeps it for as long as the pod lives, so nothing
 /// in it depends on how the agent was built or configured but for the root.
 pub fn container(place: &Place, resource: &str) -> Shared {
@@ -115,15 +129,26 @@ pub struct Status {
     pub ready: BTreeMap<String, Shared>,
     /// What is wrong, by resource. A resource can be ready and have a problem.
     pub problems: BTreeMap<String, Problem>,
+    /// What is to know of resources that are ready, by resource: that other processes can use their GPUs, too.
+    pub remarks: BTreeMap<String, Problem>,
 }
 
 impl Status {
     /// The first problem, for the node's condition.
     pub fn problem(&self) -> Option<Problem> {
-        let (resource, problem) = self.problems.iter().next()?;
-        Some(Problem {
-            message: format!("{resource}: {}", problem.message),
-            ..problem.clone()
-        })
+        first(&self.problems)
     }
+
+    /// The first remark, for the node's condition.
+    pub fn remark(&self) -> Option<Problem> {
+        first(&self.remarks)
+    }
+}
+
+fn first(all: &BTreeMap<String, Problem>) -> Option<Problem> {
+    let (resource, problem) = all.iter().next()?;
+    Some(Problem {
+        message: format!("{resource}: {}", problem.message),
+        ..problem.clone()
+    })
 }

@@ -198,6 +198,7 @@ pub(crate) fn nothing_known() -> Snapshot {
         registered: std::collections::BTreeSet::new(),
         tier: Tier::Unknown,
         problems: std::collections::BTreeMap::new(),
+        remarks: std::collections::BTreeMap::new(),
     }
 }
 

@@ -11,7 +11,7 @@ pub use args::{
     AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, Architecture, CatalogArgs,
     CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice,
     Command, CompletionsArgs, DeviceIds, DeviceLists, Format, GlobalArgs, GpusArgs, GpusCommand, MigStrategy,
-    SharedAllocation, Shell, SimArgs, SimHost, TopArgs,
+    MpsComputeMode, SharedAllocation, Shell, SimArgs, SimHost, TopArgs,
 };
 pub use exit::ExitStatus;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pitcrew_core::ports::FileKind;
 
-use super::dialogue::{self, Mode, PING, QUIT};
+use super::dialogue::{self, PING, QUIT};
 use super::disk::Disk;
 use super::{Daemon, PIPE_VARIABLE, Place, SHARED_MEMORY, problems};
 use crate::Deps;
@@ -17,16 +17,19 @@ use crate::notice::{Level, Notice, Topic};
 use crate::snapshot::Problem;
 
 const CONTROL: &str = "nvidia-cuda-mps-control";
-const SMI: &str = "nvidia-smi";
 /// Where programs are under the driver's root.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "usr/bin",
     "usr/sbin",
     "bin",
     "sbin",
     "usr/local/bin",
     "usr/local/sbin",
+    LOCAL_PROGRAMS,
 ];
+/// Where a driver is that is placed beside the system's own programs, and its libraries, which no loader's cache knows.
+const LOCAL_PROGRAMS: &str = "usr/local/nvidia/bin";
+const LOCAL_LIBRARIES: [&str; 2] = ["usr/local/nvidia/lib64", "usr/local/nvidia/lib"];
 /// Where libraries are under a driver's root that isn't the host's.
 const LIBRARIES: [&str; 4] = [
     "usr/lib/x86_64-linux-gnu",
@@ -55,7 +58,7 @@ const SCRIPT: &str = r#"mount --bind "$0" /dev/shm && log=$1 && shift && exec "$
 /// What daemons stand on.
 #[derive(Debug, Clone)]
 pub(super) struct Ground {
-    deps: Arc<Deps>,
+    pub(super) deps: Arc<Deps>,
     place: Place,
     pub(super) disk: Disk,
 }
@@ -65,6 +68,8 @@ pub(super) struct Running {
     /// `None` for one that an agent before us left.
     process: Option<Box<dyn Process>>,
     /// What isn't right although it runs.
+    pub(super) problem: Option<Problem>,
+    /// What is to know of it although all is right.
     pub(super) remark: Option<Problem>,
 }
 
@@ -89,8 +94,7 @@ impl Ground {
     /// Starts it, or takes over one that an agent before us left and that is the same.
     pub(super) async fn start(&self, daemon: &Daemon) -> Result<Running, Problem> {
         let control = self.program(CONTROL)?;
-        let smi = self.program(SMI)?;
-        let remark = self.directories(&daemon.resource).await?;
+        let problem = self.directories(&daemon.resource).await?;
         let pipe = self.place.pipe(&daemon.resource);
         let mut process = None;
         let left = self.disk.daemons().remove(&daemon.resource);
@@ -99,21 +103,22 @@ impl Ground {
             let _ = self.control(&control, daemon, QUIT).await;
             serves = self.control(&control, daemon, PING).await.is_ok();
         }
-        match (serves, &left) {
-            (true, Some(left)) if left == daemon => {}
-            (true, _) => return Err(problems::another_daemon(&pipe)),
-            (false, _) => {
-                for part in &daemon.gpus {
-                    self.make_exclusive(&smi, &part.uuid).await?;
-                }
-                self.disk
-                    .keep_daemon(daemon)
-                    .map_err(|error| problems::directory(&self.place.root, &error))?;
-                process = Some(self.spawn(&control, daemon).await?);
-            }
+        if serves && left.as_ref() != Some(daemon) {
+            return Err(problems::another_daemon(&pipe));
+        }
+        let remark = self.settle_modes(daemon).await?;
+        if !serves {
+            self.disk
+                .keep_daemon(daemon)
+                .map_err(|error| problems::directory(&self.place.root, &error))?;
+            process = Some(self.spawn(&control, daemon).await?);
         }
         self.limit(&control, daemon).await?;
-        Ok(Running { process, remark })
+        Ok(Running {
+            process,
+            problem,
+            remark,
+        })
     }
 
     /// Waits until it is gone, and says how it went.
@@ -139,30 +144,6 @@ impl Ground {
         self.disk.forget_daemon(&daemon.resource);
         self.give_back_modes(|uuid| daemon.gpus.iter().any(|part| part.uuid == uuid))
             .await;
-    }
-
-    /// Gives back the modes of those GPUs that `which` says, and that an agent changed.
-    pub(super) async fn give_back_modes(&self, which: impl Fn(&str) -> bool) {
-        let modes = self.disk.modes().into_iter().filter(|(uuid, _)| which(uuid));
-        for (uuid, mode) in modes.collect::<Vec<_>>() {
-            let given = match self.program(SMI) {
-                Ok(smi) => self
-                    .set_mode(&smi, &uuid, mode)
-                    .await
-                    .map_err(|error| error.to_string()),
-                Err(problem) => Err(problem.message),
-            };
-            match given {
-                Ok(()) => self.disk.forget_mode(&uuid),
-                Err(error) => self.tell(
-                    Level::Warning,
-                    format!(
-                        "{uuid} stays in a compute mode that lets one process in: {error}; `nvidia-smi -i {uuid} -c {}`",
-                        mode.word()
-                    ),
-                ),
-            }
-        }
     }
 
     async fn spawn(&self, control: &Path, daemon: &Daemon) -> Result<Box<dyn Process>, Problem> {
@@ -236,38 +217,6 @@ impl Ground {
         Ok(())
     }
 
-    /// Sees to it that only one process, which will be the server, has the GPU.
-    async fn make_exclusive(&self, smi: &Path, uuid: &str) -> Result<(), Problem> {
-        let failed = |error: &str| problems::compute_mode(uuid, error);
-        let question = ["-i", uuid, "--query-gpu=compute_mode", "--format=csv,noheader"];
-        let answer = self
-            .smi(smi, &question)
-            .await
-            .map_err(|error| failed(&error.to_string()))?;
-        let mode = Mode::read(&answer)
-            .ok_or_else(|| failed(&format!("`nvidia-smi` says that it is in `{}`", answer.trim())))?;
-        if mode == Mode::ExclusiveProcess {
-            return Ok(());
-        }
-        // Written down first: a mode that nobody knows of would stay.
-        self.disk
-            .keep_mode(uuid, mode)
-            .map_err(|error| failed(&error.to_string()))?;
-        self.set_mode(smi, uuid, Mode::ExclusiveProcess)
-            .await
-            .map_err(|error| failed(&error.to_string()))
-    }
-
-    async fn set_mode(&self, smi: &Path, uuid: &str, mode: Mode) -> io::Result<()> {
-        self.smi(smi, &["-i", uuid, "-c", mode.word()]).await.map(|_| ())
-    }
-
-    async fn smi(&self, smi: &Path, arguments: &[&str]) -> io::Result<String> {
-        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-        // Without a deadline of our own: it waits for a driver that is busy, and the system's deadline is for that.
-        self.deps.system.run(smi, &arguments, &self.paths(), "").await
-    }
-
     async fn control(&self, control: &Path, daemon: &Daemon, words: &str) -> io::Result<String> {
         self.control_within(control, daemon, words, COMMAND).await
     }
@@ -301,7 +250,7 @@ impl Ground {
     }
 
     /// A program of the driver, as the host sees it.
-    fn program(&self, name: &str) -> Result<PathBuf, Problem> {
+    pub(super) fn program(&self, name: &str) -> Result<PathBuf, Problem> {
         let paths = PROGRAMS
             .iter()
             .map(|dir| self.place.driver_root.join(dir).join(name));
@@ -370,14 +319,20 @@ impl Ground {
     }
 
     /// Where programs and libraries of the driver are.
-    fn paths(&self) -> Vec<(String, String)> {
+    pub(super) fn paths(&self) -> Vec<(String, String)> {
         let list = |dirs: &[&str]| {
             let dirs = dirs.iter().map(|dir| text(&self.place.driver_root.join(dir)));
             dirs.collect::<Vec<_>>().join(":")
         };
         let own = list(&PROGRAMS);
         if self.place.driver_root == Path::new("/") {
-            return vec![("PATH".to_owned(), own)];
+            let path = ("PATH".to_owned(), own);
+            let is_local = |program: PathBuf| program.starts_with(Path::new("/").join(LOCAL_PROGRAMS));
+            return if self.program(CONTROL).is_ok_and(is_local) {
+                vec![path, ("LD_LIBRARY_PATH".to_owned(), list(&LOCAL_LIBRARIES))]
+            } else {
+                vec![path]
+            };
         }
         // `unshare` and `sh` are the host's.
         let path = format!("/usr/sbin:/usr/bin:/sbin:/bin:{own}");

@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 
 use pitcrew_agent::config::Source;
 use pitcrew_agent::health::XidFilter;
+use pitcrew_agent::mps::Policy;
 use pitcrew_agent::runtime::restart::Consent;
 use pitcrew_agent::runtime::toolkit_env;
 use pitcrew_agent::{Deps, Notice, Settings};
-use pitcrew_cli::{AgentArgs, AgentCommand, AgentRunArgs, ExitStatus, GlobalArgs};
+use pitcrew_cli::{AgentArgs, AgentCommand, AgentRunArgs, ExitStatus, GlobalArgs, MpsComputeMode};
 use pitcrew_core::ports::Clock;
 use pitcrew_host::{HostRoots, Roots};
 use tokio::signal::unix::{SignalKind, signal};
@@ -127,6 +128,11 @@ fn settings(args: &AgentRunArgs, root: &Path) -> Result<Settings, Error> {
     }
     settings.sources.default.clone_from(&args.default_config);
     settings.overrides = overrides::of(args);
+    settings.mps_compute_mode = match args.mps_compute_mode {
+        None => Policy::WherePossible,
+        Some(MpsComputeMode::Exclusive) => Policy::Exclusive,
+        Some(MpsComputeMode::Leave) => Policy::Leave,
+    };
     settings.hook.binary = hook(args);
     settings.consent = Consent {
         restart: args.allow_restart,

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::Deps;
 use crate::deps::{Driver, Process, System};
+use crate::mps::Policy;
 use crate::notice::Notice;
 use crate::settings::Settings;
 
@@ -25,6 +26,7 @@ pub(super) struct Serving {
     pub(super) percentage: String,
     pub(super) limits: BTreeMap<usize, String>,
     pub(super) visible: String,
+    pub(super) libraries: String,
     pub(super) end: Option<watch::Sender<Option<String>>>,
 }
 
@@ -45,6 +47,8 @@ pub(super) struct World {
     pub(super) deaf: bool,
     /// `nvidia-smi -c` fails with this.
     pub(super) no_modes: Option<String>,
+    /// `nvidia-smi -c` says that it is done, and it isn't.
+    pub(super) modes_stay: bool,
     /// `chcon` fails with this.
     pub(super) no_labels: Option<String>,
     pub(super) started: usize,
@@ -135,6 +139,7 @@ impl System for Host {
             let serving = Serving {
                 percentage: "100.0".to_owned(),
                 visible: value(env, "CUDA_VISIBLE_DEVICES").to_owned(),
+                libraries: value(env, "LD_LIBRARY_PATH").to_owned(),
                 end: Some(end),
                 ..Serving::default()
             };
@@ -196,6 +201,9 @@ fn smi(world: &mut World, arguments: &[String]) -> io::Result<String> {
     }
     if let Some(error) = &world.no_modes {
         return Err(io::Error::other(error.clone()));
+    }
+    if world.modes_stay {
+        return Ok("Treating as warning and moving on.\nAll done.\n".to_owned());
     }
     let mode = match arguments[3].as_str() {
         "DEFAULT" => "Default",
@@ -295,10 +303,13 @@ impl Clock for Idle {
 }
 
 /// What an agent gets on that host, and what it tells.
-pub(super) fn deps(host: &Host) -> (Arc<Deps>, UnboundedReceiver<Notice>) {
+pub(super) fn deps(host: &Host, policy: Policy) -> (Arc<Deps>, UnboundedReceiver<Notice>) {
     let (notices, told) = unbounded_channel();
     let deps = Deps {
-        settings: Settings::new("worker-1"),
+        settings: Settings {
+            mps_compute_mode: policy,
+            ..Settings::new("worker-1")
+        },
         driver: Arc::new(Idle),
         host: Arc::new(host.clone()),
         root: host.root.clone(),

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::host::{Host, Serving, deps};
 use super::{GPU, inventory, shared};
-use crate::mps::{Place, Status, Wanted, plan, run};
+use crate::mps::{Place, Policy, Status, Wanted, plan, run};
 use crate::notice::Notice;
 
 const PIPE: &str = "/run/nvidia/mps/nvidia.com/gpu/pipe";
@@ -28,20 +28,24 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Policy::WherePossible)
+    }
+
+    fn with(policy: Policy) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let host = Host {
             root: dir.path().to_owned(),
             world: std::sync::Arc::default(),
         };
         host.install(&ALL);
-        let mut bench = Self::on(host);
+        let mut bench = Self::on(host, policy);
         bench.dir = Some(dir);
         bench
     }
 
     /// An agent that starts on a host that was used before.
-    fn on(host: Host) -> Self {
-        let (deps, told) = deps(&host);
+    fn on(host: Host, policy: Policy) -> Self {
+        let (deps, told) = deps(&host, policy);
         let (wanted, wishes) = watch::channel(None);
         let (say, status) = watch::channel(Status::default());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -106,6 +110,13 @@ impl Bench {
     async fn stop(&mut self) {
         drop(self.stop.take());
         (&mut self.task).await.unwrap();
+    }
+
+    /// How often a mode was set.
+    fn sets(&self) -> usize {
+        let world = self.host.world();
+        let sets = world.calls.iter().filter(|call| call.contains(" -c "));
+        sets.filter(|call| call.starts_with("nvidia-smi")).count()
     }
 
     fn mode(&self) -> String {
@@ -287,8 +298,65 @@ async fn under_selinux_containers_are_let_to_the_directories_or_it_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mode_that_can_not_be_set_is_told_with_the_command() {
+async fn where_the_mode_can_not_be_set_it_is_shared_as_it_is_and_told_what_that_means() {
     let mut bench = Bench::new();
+    bench.host.world().no_modes = Some("Insufficient Permissions".to_owned());
+    bench.want(2, &[], Place::default());
+    let status = bench.ready().await;
+    assert_eq!(status.problems, BTreeMap::new());
+    let remark = status.remark().unwrap();
+    assert_eq!(remark.reason, "NotExclusive");
+    assert_eq!(
+        remark.message,
+        format!(
+            "nvidia.com/gpu: {} stays in `DEFAULT` (Insufficient Permissions): a process that is no client of MPS can use \
+             it as well, in time slices and without a limit of memory",
+            gpu()
+        )
+    );
+    let command = format!("nvidia-smi -i {} -c EXCLUSIVE_PROCESS", gpu());
+    assert!(remark.hint.contains(&command), "{remark:?}");
+    let told = bench.notices();
+    let warned = told.iter().find(|line| line.contains("stays in `DEFAULT`"));
+    assert!(warned.is_some_and(|line| line.starts_with("Warning")), "{told:?}");
+    // Nothing was changed, so there is nothing to give back.
+    bench.host.world().no_modes = None;
+    bench.host.world().calls.clear();
+    bench.stop().await;
+    assert_eq!(bench.sets(), 0);
+    assert_eq!(*bench.status.borrow(), Status::default());
+}
+
+/// `nvidia-smi` ends with success where a GPU does not support it.
+#[tokio::test(start_paused = true)]
+async fn a_mode_that_was_set_and_is_not_so_is_found_out() {
+    let mut bench = Bench::new();
+    bench.host.world().modes_stay = true;
+    bench.want(2, &[], Place::default());
+    let remark = bench.ready().await.remark().unwrap();
+    assert!(
+        remark.message.contains("it is in `DEFAULT` all the same"),
+        "{remark:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_nvidia_smi_shares_in_the_mode_that_it_has() {
+    let mut bench = Bench::new();
+    std::fs::remove_file(bench.host.root.join("usr/bin/nvidia-smi")).unwrap();
+    bench.want(2, &[], Place::default());
+    let remark = bench.ready().await.remark().unwrap();
+    assert!(
+        remark
+            .message
+            .contains("stays in an unknown mode (there is no `nvidia-smi` under /)"),
+        "{remark:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_who_insists_on_exclusive_gpus_shares_none_that_is_not() {
+    let mut bench = Bench::with(Policy::Exclusive);
     bench.host.world().no_modes = Some("Insufficient Permissions".to_owned());
     bench.want(2, &[], Place::default());
     let problem = bench.problem("ComputeModeFailed").await.problem().unwrap();
@@ -296,13 +364,80 @@ async fn a_mode_that_can_not_be_set_is_told_with_the_command() {
         problem.message.ends_with("Insufficient Permissions"),
         "{problem:?}"
     );
-    assert!(
-        problem
-            .hint
-            .contains(&format!("nvidia-smi -i {} -c EXCLUSIVE_PROCESS", gpu())),
-        "{problem:?}"
-    );
+    let command = format!("nvidia-smi -i {} -c EXCLUSIVE_PROCESS", gpu());
+    assert!(problem.hint.contains(&command), "{problem:?}");
     assert_eq!(bench.host.world().started, 0);
+    bench.host.world().no_modes = None;
+    let status = bench.ready().await;
+    assert_eq!((status.problems, status.remarks), Default::default());
+    assert_eq!(bench.mode(), "Exclusive_Process");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mode_that_shall_be_left_alone_is_only_read() {
+    let mut bench = Bench::with(Policy::Leave);
+    bench.want(2, &[], Place::default());
+    let remark = bench.ready().await.remark().unwrap();
+    assert!(
+        remark
+            .message
+            .contains("stays in `DEFAULT` (`--mps-compute-mode=leave`)"),
+        "{remark:?}"
+    );
+    assert_eq!(remark.hint, "nothing has to be done");
+    let told = bench.notices();
+    assert!(!told.iter().any(|line| line.starts_with("Warning")), "{told:?}");
+    bench.stop().await;
+    assert_eq!(bench.sets(), 0);
+    // One that its owner made exclusive needs no word.
+    let mut bench = Bench::with(Policy::Leave);
+    bench
+        .host
+        .world()
+        .modes
+        .insert(gpu(), "Exclusive_Process".to_owned());
+    bench.want(2, &[], Place::default());
+    assert_eq!(bench.ready().await.remark(), None);
+    assert_eq!(bench.sets(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gpu_that_lets_nobody_in_is_not_shared() {
+    let mut bench = Bench::with(Policy::Leave);
+    bench.host.world().modes.insert(gpu(), "Prohibited".to_owned());
+    bench.want(2, &[], Place::default());
+    let status = bench.problem("ComputeModeProhibited").await;
+    assert!(status.ready.is_empty());
+    assert_eq!(bench.sets(), 0);
+}
+
+/// An agent before had set it, and nobody had told it not to.
+#[tokio::test(start_paused = true)]
+async fn a_mode_that_an_agent_before_set_is_given_back_before_it_is_left_alone() {
+    let mut bench = Bench::new();
+    bench.want(2, &[], Place::default());
+    bench.ready().await;
+    assert_eq!(bench.mode(), "Exclusive_Process");
+    bench.task.abort();
+    let _ = (&mut bench.task).await;
+    let mut next = Bench::on(bench.host.clone(), Policy::Leave);
+    next.want(2, &[], Place::default());
+    next.ready().await;
+    assert_eq!(next.mode(), "Default");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_beside_the_systems_programs_is_found_with_its_libraries() {
+    let mut bench = Bench::new();
+    let from = bench.host.root.join("usr/bin");
+    let to = bench.host.root.join("usr/local/nvidia/bin");
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    std::fs::rename(from, to).unwrap();
+    bench.want(2, &[], Place::default());
+    bench.ready().await;
+    let world = bench.host.world();
+    let libraries = world.daemons[PIPE].libraries.clone();
+    assert_eq!(libraries, "/usr/local/nvidia/lib64:/usr/local/nvidia/lib");
 }
 
 /// The daemon says nothing where it takes no limit, so it is asked.
@@ -399,7 +534,7 @@ async fn an_agent_that_was_killed_is_cleaned_up_after() {
         "a child ends with its parent"
     );
     assert_eq!(bench.mode(), "Exclusive_Process");
-    let next = Bench::on(bench.host.clone());
+    let next = Bench::on(bench.host.clone(), Policy::WherePossible);
     next.want(0, &[], Place::default());
     let mut looks = 0;
     while next.mode() != "Default" {
@@ -416,7 +551,7 @@ async fn a_pod_of_an_agent_before_keeps_its_daemon_though_sharing_is_off_now() {
     bench.ready().await;
     bench.task.abort();
     let _ = (&mut bench.task).await;
-    let mut next = Bench::on(bench.host.clone());
+    let mut next = Bench::on(bench.host.clone(), Policy::WherePossible);
     next.want(0, &[gpu()], Place::default());
     let status = next.ready().await;
     assert_eq!(status.problem().unwrap().reason, "WaitsForPods");
@@ -434,7 +569,7 @@ async fn a_daemon_that_outlived_its_agent_is_taken_over_with_its_clients() {
     bench.task.abort();
     let _ = (&mut bench.task).await;
     bench.host.world().daemons.insert(PIPE.to_owned(), left);
-    let mut next = Bench::on(bench.host.clone());
+    let mut next = Bench::on(bench.host.clone(), Policy::WherePossible);
     next.want(2, &[], Place::default());
     next.ready().await;
     assert_eq!(bench.host.world().started, 1);
