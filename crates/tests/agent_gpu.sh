@@ -187,6 +187,9 @@ mps_processes() {
     done
 }
 
+# Its control daemons.
+mps_daemon() { mps_processes | awk '/mps-control/ {printf "%s ", $1}'; }
+
 no_mps() { [ -z "$(mps_processes)" ]; }
 
 # Says something to the daemon.
@@ -207,7 +210,7 @@ mps_clients() {
 mps_limit() { nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | awk '{print int($1 / 2) + 2048; exit}'; }
 
 mps() {
-    local whole_sms shared_sms more server uid
+    local whole_sms shared_sms more server uid daemon
     # Where the agent looks for it.
     control=$(node sh -c 'for dir in usr/bin usr/sbin bin sbin usr/local/bin usr/local/sbin usr/local/nvidia/bin; do
         [ ! -x "/$dir/nvidia-cuda-mps-control" ] || { echo "/$dir/nvidia-cuda-mps-control"; break; }; done')
@@ -232,7 +235,7 @@ CONFIG
         return
     fi
     show node kubectl get gpunodes -o 'jsonpath={.items[*].status.conditions}'
-    begin nvidia.com/gpu "probe cuda 12" mps-1 mps-2
+    begin nvidia.com/gpu "probe cuda 15" mps-1 mps-2
     await 30 mps_clients 2
     server=$servers
     uid=$(stat -c %u "/proc/${server%%[!0-9]*}" 2>/dev/null)
@@ -243,12 +246,21 @@ CONFIG
     show nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv
     mps_clients 2
     verdict "MPS holds both" $? "server ${server:-none} of user ${uid:-unknown} has the clients${clients:- none}"
+    # In the middle of it, as where the agent's pod is replaced.
+    daemon=$(mps_daemon)
+    kill -9 "$agent"
+    wait "$agent" 2>/dev/null
+    start_agent --config "$work/mps.yaml" --mps-compute-mode=leave
+    await 20 grep -q "is taken over" "$out/agent.err"
+    [ -n "$daemon" ] && [ "$(mps_daemon)" = "$daemon" ] && mps_clients 2
+    verdict "the agent is killed meanwhile" $? "daemon $daemon before, $(mps_daemon) after, with the clients$clients"
     finish "two pods, MPS" mps-1 mps-2
     whole_sms=$(grep -o '[0-9]* multiprocessors' "$log" | head -n 1 | grep -o '^[0-9]*')
     shared_sms=$(grep -o '[0-9]* multiprocessors' "$log" | tail -n 1 | grep -o '^[0-9]*')
     [ "${shared_sms:-0}" -gt 0 ] && [ "$shared_sms" -le $((whole_sms / 2 + 1)) ]
     verdict "threads of a client" $? "${shared_sms:-none} of ${whole_sms:-unknown} multiprocessors"
     more=$(mps_limit)
+    allocatable nvidia.com/gpu 2 || return
     begin nvidia.com/gpu "probe memory $more" mps-greedy
     finish "a client that wants $more MiB" mps-greedy
     grep -q "^$more MiB: CUDA_ERROR_OUT_OF_MEMORY" "$log"

@@ -1,16 +1,16 @@
 //! The daemon of NVIDIA's Multi-Process Service (MPS), one for each resource that is shared through it.
 //!
 //! [`plan()`] says which daemons there should be, [`container`] what a container needs to reach its own, and [`run`] keeps
-//! them running: as children, told what each client may have, started again when they end, and stopped so that nothing
-//! of them is left. Facts: fact sheet `devices`, sections 1.8 and 5.2; the daemon's own behaviour was tried with that of
-//! driver 550, which runs without a GPU until a client comes.
+//! them running: told what each client may have, started again when they end, taken over from an agent before, and stopped
+//! so that nothing of them is left when nobody holds their GPUs. Facts: fact sheet `devices`, sections 1.8 and 5.2; the
+//! daemon's own behaviour was tried with that of driver 550, which runs without a GPU until a client comes.
 //!
 //! What users should know of MPS itself:
 //!
 //! - A server runs as the user of its clients. Pods of one user share a GPU at once; pods of another user wait until
 //!   those are gone. Whatever the user, the directories on the way to the pipe must be open to all.
 //! - Limits are for each process of a pod. A pod that sets variables of MPS itself can lift its own.
-//! - A daemon ends with its agent, and what runs on it ends with it.
+//! - What ends a daemon ends what runs on it. The end of the agent doesn't: [`Process`](crate::deps::Process).
 
 mod daemon;
 mod dialogue;
@@ -20,6 +20,7 @@ mod modes;
 mod next;
 mod plan;
 mod problems;
+mod uninstall;
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use keeper::run;
 pub use plan::{Daemon, Part, plan};
+pub use uninstall::{InUse, Removal};
 
 use crate::plugin::Shared;
 use crate::runtime::mounts::BindMount;
@@ -143,6 +145,15 @@ impl Status {
     pub fn remark(&self) -> Option<Problem> {
         first(&self.remarks)
     }
+}
+
+/// UUIDs of the GPUs of daemons that an agent before this one left. `root` is the host's root as the agent sees it.
+pub fn left(root: &Path, place: &Place) -> BTreeSet<String> {
+    let daemons = disk::Disk::new(root, place).daemons().into_values();
+    daemons
+        .flat_map(|daemon| daemon.gpus)
+        .map(|part| part.uuid)
+        .collect()
 }
 
 fn first(all: &BTreeMap<String, Problem>) -> Option<Problem> {

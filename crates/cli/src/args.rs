@@ -464,6 +464,10 @@ pub struct AgentUninstallArgs {
     /// Where on the node CDI specifications were written
     #[arg(long, value_name = "DIR", default_value = "/var/run/cdi")]
     pub cdi_dir: PathBuf,
+    /// Where the Multi-Process Service has its pipes on the node
+    #[arg(long, value_name = "DIR", env = env::MPS_ROOT, hide_env_values = true)]
+    #[arg(default_value = "/run/nvidia/mps")]
+    pub mps_root: PathBuf,
     /// Take away the runtime wrapper, too, although containerd's configuration names it
     ///
     /// Pods with `runtimeClassName: nvidia` then don't start on this node, GPU or not, until its supervisor was restarted.

@@ -80,6 +80,8 @@ pub(crate) enum Error {
     InRoot { program: String, source: io::Error },
     #[error("nothing was taken away: {0}")]
     Uninstall(#[from] pitcrew_agent::runtime::uninstall::Refused),
+    #[error("nothing was taken away: {0}")]
+    UninstallMps(#[from] pitcrew_agent::mps::InUse),
     #[error(transparent)]
     UninstallStep(#[from] pitcrew_agent::runtime::install::StepError),
     #[error(transparent)]
@@ -116,6 +118,7 @@ impl Error {
             | Self::InRoot { .. }
             | Self::Agent(_)
             | Self::Uninstall(_)
+            | Self::UninstallMps(_)
             | Self::UninstallStep(_)
             | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
@@ -187,6 +190,7 @@ impl Hint for Error {
             | Self::InRoot { .. }
             | Self::Agent(_)
             | Self::Uninstall(_)
+            | Self::UninstallMps(_)
             | Self::UninstallStep(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pitcrew_core::ports::FileKind;
+use pitcrew_core::ports::{FileKind, HostFs};
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::dialogue::{self, PING, QUIT};
+use super::dialogue::{self, PING, QUIT, SERVERS};
 use super::disk::Disk;
-use super::{Daemon, PIPE_VARIABLE, Place, SHARED_MEMORY, problems};
+use super::{Daemon, PIPE_VARIABLE, Place, Policy, SHARED_MEMORY, problems};
 use crate::Deps;
-use crate::deps::Process;
+use crate::deps::{Process, System};
 use crate::notice::{Level, Notice, Topic};
 use crate::snapshot::Problem;
 
@@ -47,8 +48,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const COMMAND: Duration = Duration::from_secs(10);
 /// How long the end of the daemon may take: it gives servers ten seconds.
 const END: Duration = Duration::from_secs(20);
-/// Between two looks at a daemon that isn't our child.
-const GLANCE: Duration = Duration::from_secs(5);
 /// How much of the daemon's log is told.
 const LAST_WORDS: usize = 300;
 
@@ -56,17 +55,19 @@ const LAST_WORDS: usize = 300;
 const SCRIPT: &str = r#"mount --bind "$0" /dev/shm && log=$1 && shift && exec "$@" >"$log" 2>&1"#;
 
 /// What daemons stand on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Ground {
-    pub(super) deps: Arc<Deps>,
+    pub(super) system: Arc<dyn System>,
+    host: Arc<dyn HostFs + Send + Sync>,
+    notices: UnboundedSender<Notice>,
+    pub(super) policy: Policy,
     place: Place,
     pub(super) disk: Disk,
 }
 
 /// A daemon that answers and keeps the limits.
 pub(super) struct Running {
-    /// `None` for one that an agent before us left.
-    process: Option<Box<dyn Process>>,
+    process: Box<dyn Process>,
     /// What isn't right although it runs.
     pub(super) problem: Option<Problem>,
     /// What is to know of it although all is right.
@@ -74,12 +75,49 @@ pub(super) struct Running {
 }
 
 impl Ground {
-    pub(super) fn new(deps: Arc<Deps>, place: Place) -> Self {
+    pub(super) fn new(deps: &Deps, place: Place) -> Self {
         Self {
+            system: Arc::clone(&deps.system),
+            host: Arc::clone(&deps.host),
+            notices: deps.notices.clone(),
+            policy: deps.settings.mps_compute_mode,
             disk: Disk::new(&deps.root, &place),
-            deps,
             place,
         }
+    }
+
+    /// What is needed to take all of it away.
+    pub(super) fn to_remove(
+        system: Arc<dyn System>,
+        host: Arc<dyn HostFs + Send + Sync>,
+        root: &Path,
+        notices: UnboundedSender<Notice>,
+        place: Place,
+    ) -> Self {
+        Self {
+            system,
+            host,
+            notices,
+            policy: Policy::Leave,
+            disk: Disk::new(root, &place),
+            place,
+        }
+    }
+
+    /// Processes that use the daemon; none where it doesn't answer.
+    pub(super) async fn clients(&self, daemon: &Daemon) -> Vec<u32> {
+        let Ok(control) = self.program(CONTROL) else {
+            return Vec::new();
+        };
+        let mut clients = Vec::new();
+        let servers = self.control(&control, daemon, SERVERS).await;
+        for server in dialogue::numbers(&servers.unwrap_or_default()) {
+            let answer = self
+                .control(&control, daemon, &dialogue::clients_of(server))
+                .await;
+            clients.extend(dialogue::numbers(&answer.unwrap_or_default()));
+        }
+        clients
     }
 
     pub(super) fn tell(&self, level: Level, text: String) {
@@ -88,31 +126,36 @@ impl Ground {
             level,
             text,
         };
-        let _ = self.deps.notices.send(notice);
+        let _ = self.notices.send(notice);
     }
 
     /// Starts it, or takes over one that an agent before us left and that is the same.
     pub(super) async fn start(&self, daemon: &Daemon) -> Result<Running, Problem> {
         let control = self.program(CONTROL)?;
         let problem = self.directories(&daemon.resource).await?;
-        let pipe = self.place.pipe(&daemon.resource);
-        let mut process = None;
-        let left = self.disk.daemons().remove(&daemon.resource);
-        let mut serves = self.control(&control, daemon, PING).await.is_ok();
-        if serves && left.as_ref().is_some_and(|left| left != daemon) {
-            let _ = self.control(&control, daemon, QUIT).await;
-            serves = self.control(&control, daemon, PING).await.is_ok();
+        let is_same = self.disk.daemons().get(&daemon.resource) == Some(daemon);
+        let mut process = self.find(&daemon.resource).await?;
+        let serves = self.control(&control, daemon, PING).await.is_ok();
+        if serves && process.is_none() {
+            return Err(problems::another_daemon(&self.place.pipe(&daemon.resource)));
         }
-        if serves && left.as_ref() != Some(daemon) {
-            return Err(problems::another_daemon(&pipe));
+        if let Some(left) = process.take_if(|_| !is_same || !serves) {
+            self.end(&control, daemon, left).await;
         }
         let remark = self.settle_modes(daemon).await?;
-        if !serves {
+        let process = if let Some(left) = process {
+            let text = format!(
+                "{}: the daemon of an agent before this one is taken over",
+                daemon.resource
+            );
+            self.tell(Level::Info, text);
+            left
+        } else {
             self.disk
                 .keep_daemon(daemon)
                 .map_err(|error| problems::directory(&self.place.root, &error))?;
-            process = Some(self.spawn(&control, daemon).await?);
-        }
+            self.spawn(&control, daemon).await?
+        };
         self.limit(&control, daemon).await?;
         Ok(Running {
             process,
@@ -123,27 +166,43 @@ impl Ground {
 
     /// Waits until it is gone, and says how it went.
     pub(super) async fn ended(&self, daemon: &Daemon, running: &mut Running) -> Problem {
+        let how = running.process.wait().await;
         let log = self.log(&daemon.resource);
-        let how = match &mut running.process {
-            Some(process) => process.wait().await,
-            None => self.silence(daemon).await,
-        };
         problems::ended(&how, &self.last_words(&daemon.resource), &log)
     }
 
     /// Ends it, and gives its GPUs back the mode that they had.
     pub(super) async fn stop(&self, daemon: &Daemon, running: Option<Running>) {
-        // One that nobody wrote down is another's.
-        let is_ours = running.is_some() || self.disk.daemons().contains_key(&daemon.resource);
-        if is_ours && let Ok(control) = self.program(CONTROL) {
-            // It fails also where nobody serves, or a server had failed before; what isn't ended by it ends by being
-            // dropped.
-            let _ = self.control_within(&control, daemon, QUIT, END).await;
+        let process = match running {
+            Some(running) => Some(running.process),
+            // One that nobody finds is another's, or gone.
+            None => self.find(&daemon.resource).await.ok().flatten(),
+        };
+        if let Some(process) = process {
+            match self.program(CONTROL) {
+                Ok(control) => self.end(&control, daemon, process).await,
+                Err(_) => self.kill(process).await,
+            }
         }
-        drop(running);
         self.disk.forget_daemon(&daemon.resource);
         self.give_back_modes(|uuid| daemon.gpus.iter().any(|part| part.uuid == uuid))
             .await;
+    }
+
+    /// Asks it to end, which takes its servers along, and ends what is left of it then.
+    async fn end(&self, control: &Path, daemon: &Daemon, process: Box<dyn Process>) {
+        // It fails also where nobody serves, or a server had failed before.
+        let _ = self.control_within(control, daemon, QUIT, END).await;
+        self.kill(process).await;
+    }
+
+    async fn kill(&self, mut process: Box<dyn Process>) {
+        process.end().await;
+    }
+
+    async fn find(&self, resource: &str) -> Result<Option<Box<dyn Process>>, Problem> {
+        let found = self.system.find(&service(resource)).await;
+        found.map_err(|error| problems::not_found(&error))
     }
 
     async fn spawn(&self, control: &Path, daemon: &Daemon) -> Result<Box<dyn Process>, Problem> {
@@ -160,11 +219,17 @@ impl Ground {
         ];
         let mut arguments: Vec<String> = words.map(str::to_owned).into();
         arguments.extend([text(&log), text(control), "-f".to_owned()]);
-        let start = self
-            .deps
-            .system
-            .start(Path::new("unshare"), &arguments, &self.env(daemon));
-        let mut process = start.map_err(|error| problems::not_started(&error))?;
+        let name = service(&daemon.resource);
+        let env = self.env(daemon);
+        let start = self.system.start(&name, Path::new("unshare"), &arguments, &env);
+        let mut process = start.await.map_err(|error| problems::not_started(&error))?;
+        if let Some(why) = process.mortal() {
+            let text = format!(
+                "{}: {why}: programs that use it fail then, and their pods have to start again",
+                daemon.resource
+            );
+            self.tell(Level::Warning, text);
+        }
         let answers = async {
             while self.control(control, daemon, PING).await.is_err() {
                 tokio::time::sleep(PAUSE).await;
@@ -176,7 +241,13 @@ impl Ground {
                 answered.err().map(|_| problems::not_ready(READY.as_secs(), &log))
             }
         };
-        failed.map_or(Ok(process), Err)
+        match failed {
+            None => Ok(process),
+            Some(problem) => {
+                self.kill(process).await;
+                Err(problem)
+            }
+        }
     }
 
     /// Tells it what clients may have. Servers that run keep what they were told, and all of them were told the same.
@@ -229,24 +300,10 @@ impl Ground {
         patience: Duration,
     ) -> io::Result<String> {
         let env = self.env(daemon);
-        let answer = self.deps.system.run(control, &[], &env, words);
+        let answer = self.system.run(control, &[], &env, words);
         tokio::time::timeout(patience, answer)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it doesn't answer"))?
-    }
-
-    /// Waits until a daemon that isn't our child is silent twice.
-    async fn silence(&self, daemon: &Daemon) -> String {
-        let mut silent = 0;
-        while silent < 2 {
-            tokio::time::sleep(GLANCE).await;
-            let answers = match self.program(CONTROL) {
-                Ok(control) => self.control(&control, daemon, PING).await.is_ok(),
-                Err(_) => false,
-            };
-            silent = if answers { 0 } else { silent + 1 };
-        }
-        "it does not answer any more".to_owned()
     }
 
     /// A program of the driver, as the host sees it.
@@ -254,7 +311,7 @@ impl Ground {
         let paths = PROGRAMS
             .iter()
             .map(|dir| self.place.driver_root.join(dir).join(name));
-        let is_there = |path: &PathBuf| match self.deps.host.kind(path) {
+        let is_there = |path: &PathBuf| match self.host.kind(path) {
             Ok(kind) => !matches!(kind, FileKind::Directory),
             Err(_) => false,
         };
@@ -274,11 +331,7 @@ impl Ground {
         if self.place.selinux {
             for path in [&pipe, &memory] {
                 let arguments = ["-R", "-t", LABEL, &text(path)].map(str::to_owned);
-                let labelled = self
-                    .deps
-                    .system
-                    .run(Path::new("chcon"), &arguments, &[], "")
-                    .await;
+                let labelled = self.system.run(Path::new("chcon"), &arguments, &[], "").await;
                 if let Err(error) = labelled {
                     return Ok(Some(problems::label(path, &error)));
                 }
@@ -355,6 +408,11 @@ impl Ground {
         let skip = words.chars().count().saturating_sub(LAST_WORDS);
         words.chars().skip(skip).collect()
     }
+}
+
+/// What the daemon of a resource is called on the node.
+fn service(resource: &str) -> String {
+    format!("mps-{resource}")
 }
 
 fn text(path: &Path) -> String {

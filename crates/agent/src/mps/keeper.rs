@@ -44,10 +44,10 @@ struct Keeper {
     wish: watch::Sender<Option<Daemon>>,
 }
 
-/// Runs the daemons that are wanted, and says which are ready, until `stop`. Then all of them are stopped, and GPUs have
-/// the mode again that they had. `None` is for a wish that isn't known yet.
+/// Runs the daemons that are wanted, and says which are ready, until `stop`. `None` is for a wish that isn't known yet.
 ///
-/// Where this future is dropped instead, daemons end at once, and the next agent gives the modes back.
+/// What runs then runs on, as pods may use it: the next agent takes it over, or ends it where it isn't wanted and no pod
+/// holds it, and so does [`uninstall`](super::uninstall). The same where this future is dropped.
 pub async fn run(
     deps: Arc<Deps>,
     mut wanted: watch::Receiver<Option<Wanted>>,
@@ -68,13 +68,13 @@ pub async fn run(
             }
         };
         // With another place everything is another: all daemons there end first.
-        let ground = Ground::new(Arc::clone(&deps), place.clone());
+        let ground = Ground::new(&deps, place.clone());
         let mut floor = Floor::new(ground, place, status.clone());
-        let go_on = floor.keep(&mut wanted, &mut stop).await;
-        floor.clear().await;
-        if !go_on {
+        if !floor.keep(&mut wanted, &mut stop).await {
+            status.send_replace(Status::default());
             return;
         }
+        floor.clear().await;
     }
 }
 
@@ -340,7 +340,7 @@ async fn serve(
         daemon.active_thread_percentage
     );
     ground.tell(Level::Info, text);
-    let asked_for = ground.deps.settings.mps_compute_mode == Policy::Leave;
+    let asked_for = ground.policy == Policy::Leave;
     let level = if asked_for { Level::Info } else { Level::Warning };
     let problem = running.problem.iter().map(|problem| (Level::Warning, problem));
     for (level, problem) in problem.chain(running.remark.iter().map(|remark| (level, remark))) {

@@ -31,7 +31,7 @@ impl Ground {
     /// # Errors
     /// Where the mode lets nobody in, or exclusive use was insisted on and can't be had.
     pub(super) async fn settle_modes(&self, daemon: &Daemon) -> Result<Option<Problem>, Problem> {
-        let policy = self.deps.settings.mps_compute_mode;
+        let policy = self.policy;
         if policy == Policy::Leave {
             // Left alone from now on: what an agent before us set, it had not been told to leave.
             self.give_back_modes(|uuid| daemon.gpus.iter().any(|part| part.uuid == uuid))
@@ -138,6 +138,6 @@ impl Ground {
     async fn smi(&self, smi: &Path, arguments: &[&str]) -> io::Result<String> {
         let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
         // Without a deadline of our own: it waits for a driver that is busy, and the system's deadline is for that.
-        self.deps.system.run(smi, &arguments, &self.paths(), "").await
+        self.system.run(smi, &arguments, &self.paths(), "").await
     }
 }

@@ -144,11 +144,19 @@ pub(super) fn another_daemon(pipe: &Path) -> Problem {
     )
 }
 
+pub(super) fn not_found(error: &std::io::Error) -> Problem {
+    problem(
+        "DaemonUnknown",
+        format!("it can't be told whether a daemon runs that an agent before this one started: {error}"),
+        "it is tried again; `systemctl status 'pitcrew-mps-*'` on the node says more",
+    )
+}
+
 pub(super) fn not_started(error: &std::io::Error) -> Problem {
     problem(
         "DaemonFailed",
         format!("could not start the daemon: {error}"),
-        "`unshare` and `sh` must be on the node",
+        "`unshare`, `sh`, and without systemd `setsid`, must be on the node",
     )
 }
 

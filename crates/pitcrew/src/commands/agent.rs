@@ -25,6 +25,7 @@ mod client;
 mod driver;
 mod in_root;
 mod overrides;
+mod service;
 mod system;
 mod tell;
 mod uninstall;

@@ -13,13 +13,13 @@ use super::{GPU, inventory, shared};
 use crate::mps::{Place, Policy, Status, Wanted, plan, run};
 use crate::notice::Notice;
 
-const PIPE: &str = "/run/nvidia/mps/nvidia.com/gpu/pipe";
-const ALL: [&str; 2] = ["nvidia-cuda-mps-control", "nvidia-smi"];
+pub(super) const PIPE: &str = "/run/nvidia/mps/nvidia.com/gpu/pipe";
+pub(super) const ALL: [&str; 2] = ["nvidia-cuda-mps-control", "nvidia-smi"];
 
-struct Bench {
-    host: Host,
+pub(super) struct Bench {
+    pub(super) host: Host,
     wanted: watch::Sender<Option<Wanted>>,
-    status: watch::Receiver<Status>,
+    pub(super) status: watch::Receiver<Status>,
     told: UnboundedReceiver<Notice>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -27,11 +27,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(Policy::WherePossible)
     }
 
-    fn with(policy: Policy) -> Self {
+    pub(super) fn with(policy: Policy) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let host = Host {
             root: dir.path().to_owned(),
@@ -44,7 +44,7 @@ impl Bench {
     }
 
     /// An agent that starts on a host that was used before.
-    fn on(host: Host, policy: Policy) -> Self {
+    pub(super) fn on(host: Host, policy: Policy) -> Self {
         let (deps, told) = deps(&host, policy);
         let (wanted, wishes) = watch::channel(None);
         let (say, status) = watch::channel(Status::default());
@@ -64,7 +64,7 @@ impl Bench {
         }
     }
 
-    fn want(&self, replicas: usize, held: &[String], place: Place) {
+    pub(super) fn want(&self, replicas: usize, held: &[String], place: Place) {
         let gpus = inventory("rtx3060");
         let resources = match replicas {
             0 => Vec::new(),
@@ -77,19 +77,19 @@ impl Bench {
         }));
     }
 
-    async fn until(&mut self, what: &str, is_so: impl Fn(&Status) -> bool) -> Status {
+    pub(super) async fn until(&mut self, what: &str, is_so: impl Fn(&Status) -> bool) -> Status {
         let found = self.status.wait_for(|status| is_so(status));
         let found = tokio::time::timeout(Duration::from_mins(10), found).await;
         let found = found.ok().map(|status| status.unwrap().clone());
         found.unwrap_or_else(|| panic!("waited for {what}; there is {:?}", *self.status.borrow()))
     }
 
-    async fn ready(&mut self) -> Status {
+    pub(super) async fn ready(&mut self) -> Status {
         self.until("a daemon", |status| status.ready.contains_key(GPU))
             .await
     }
 
-    async fn problem(&mut self, reason: &str) -> Status {
+    pub(super) async fn problem(&mut self, reason: &str) -> Status {
         self.until(reason, |status| {
             status
                 .problems
@@ -99,7 +99,7 @@ impl Bench {
         .await
     }
 
-    fn notices(&mut self) -> Vec<String> {
+    pub(super) fn notices(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         while let Ok(notice) = self.told.try_recv() {
             lines.push(format!("{:?}: {}", notice.level, notice.text));
@@ -107,19 +107,48 @@ impl Bench {
         lines
     }
 
-    async fn stop(&mut self) {
+    /// Sharing is switched off, and the daemon gone.
+    pub(super) async fn gone(&mut self) {
+        self.want(0, &[], Place::default());
+        let mut looks = 0;
+        while !self.host.world().daemons.is_empty() || !self.notes().is_empty() {
+            looks += 1;
+            assert!(looks < 1000, "something is left: {:?}", self.notes());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What is written down for the next agent.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let root = self.host.root.join("run/nvidia/mps");
+        let dirs = [".daemons", ".compute-modes"].map(|dir| std::fs::read_dir(root.join(dir)));
+        let entries = dirs.into_iter().flatten().flatten().flatten();
+        entries.map(|entry| entry.path().display().to_string()).collect()
+    }
+
+    pub(super) fn pid(&self) -> usize {
+        self.host.world().daemons[PIPE].pid
+    }
+
+    /// As by `kill -9`.
+    pub(super) async fn kill(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    pub(super) async fn stop(&mut self) {
         drop(self.stop.take());
         (&mut self.task).await.unwrap();
     }
 
     /// How often a mode was set.
-    fn sets(&self) -> usize {
+    pub(super) fn sets(&self) -> usize {
         let world = self.host.world();
         let sets = world.calls.iter().filter(|call| call.contains(" -c "));
         sets.filter(|call| call.starts_with("nvidia-smi")).count()
     }
 
-    fn mode(&self) -> String {
+    pub(super) fn mode(&self) -> String {
         self.host
             .world()
             .modes
@@ -129,7 +158,7 @@ impl Bench {
     }
 }
 
-fn gpu() -> String {
+pub(super) fn gpu() -> String {
     inventory("rtx3060").gpus[0]
         .readings
         .uuid
@@ -322,9 +351,8 @@ async fn where_the_mode_can_not_be_set_it_is_shared_as_it_is_and_told_what_that_
     // Nothing was changed, so there is nothing to give back.
     bench.host.world().no_modes = None;
     bench.host.world().calls.clear();
-    bench.stop().await;
+    bench.gone().await;
     assert_eq!(bench.sets(), 0);
-    assert_eq!(*bench.status.borrow(), Status::default());
 }
 
 /// `nvidia-smi` ends with success where a GPU does not support it.
@@ -387,7 +415,7 @@ async fn a_mode_that_shall_be_left_alone_is_only_read() {
     assert_eq!(remark.hint, "nothing has to be done");
     let told = bench.notices();
     assert!(!told.iter().any(|line| line.starts_with("Warning")), "{told:?}");
-    bench.stop().await;
+    bench.gone().await;
     assert_eq!(bench.sets(), 0);
     // One that its owner made exclusive needs no word.
     let mut bench = Bench::with(Policy::Leave);
@@ -418,8 +446,7 @@ async fn a_mode_that_an_agent_before_set_is_given_back_before_it_is_left_alone()
     bench.want(2, &[], Place::default());
     bench.ready().await;
     assert_eq!(bench.mode(), "Exclusive_Process");
-    bench.task.abort();
-    let _ = (&mut bench.task).await;
+    bench.kill().await;
     let mut next = Bench::on(bench.host.clone(), Policy::Leave);
     next.want(2, &[], Place::default());
     next.ready().await;
@@ -465,29 +492,6 @@ async fn a_daemon_that_never_answers_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_leaves_nothing_but_directories() {
-    let mut bench = Bench::new();
-    bench.want(2, &[], Place::default());
-    bench.ready().await;
-    bench.stop().await;
-    assert_eq!(bench.mode(), "Default");
-    assert!(bench.host.world().daemons.is_empty());
-    assert!(
-        bench
-            .host
-            .world()
-            .calls
-            .iter()
-            .any(|call| call.contains("quit -t 10"))
-    );
-    for dir in [".daemons", ".compute-modes"] {
-        let left = std::fs::read_dir(bench.host.root.join("run/nvidia/mps").join(dir)).unwrap();
-        assert_eq!(left.count(), 0, "{dir}");
-    }
-    assert_eq!(*bench.status.borrow(), Status::default());
-}
-
-#[tokio::test(start_paused = true)]
 async fn sharing_that_is_switched_off_ends_the_daemon_and_switched_on_again_starts_it() {
     let mut bench = Bench::new();
     bench.want(2, &[], Place::default());
@@ -523,65 +527,6 @@ async fn a_daemon_whose_gpu_a_pod_holds_stays_when_sharing_changes_until_the_pod
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_was_killed_is_cleaned_up_after() {
-    let mut bench = Bench::new();
-    bench.want(2, &[], Place::default());
-    bench.ready().await;
-    bench.task.abort();
-    let _ = (&mut bench.task).await;
-    assert!(
-        bench.host.world().daemons.is_empty(),
-        "a child ends with its parent"
-    );
-    assert_eq!(bench.mode(), "Exclusive_Process");
-    let next = Bench::on(bench.host.clone(), Policy::WherePossible);
-    next.want(0, &[], Place::default());
-    let mut looks = 0;
-    while next.mode() != "Default" {
-        looks += 1;
-        assert!(looks < 1000, "the mode was not given back");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pod_of_an_agent_before_keeps_its_daemon_though_sharing_is_off_now() {
-    let mut bench = Bench::new();
-    bench.want(2, &[], Place::default());
-    bench.ready().await;
-    bench.task.abort();
-    let _ = (&mut bench.task).await;
-    let mut next = Bench::on(bench.host.clone(), Policy::WherePossible);
-    next.want(0, &[gpu()], Place::default());
-    let status = next.ready().await;
-    assert_eq!(status.problem().unwrap().reason, "WaitsForPods");
-    assert_eq!(bench.host.world().daemons[PIPE].percentage, "50.0");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_daemon_that_outlived_its_agent_is_taken_over_with_its_clients() {
-    let mut bench = Bench::new();
-    bench.want(2, &[], Place::default());
-    bench.ready().await;
-    // As where the agent was killed and its children weren't.
-    let left = bench.host.world().daemons.remove(PIPE).unwrap();
-    let end = left.end.as_ref().unwrap().clone();
-    bench.task.abort();
-    let _ = (&mut bench.task).await;
-    bench.host.world().daemons.insert(PIPE.to_owned(), left);
-    let mut next = Bench::on(bench.host.clone(), Policy::WherePossible);
-    next.want(2, &[], Place::default());
-    next.ready().await;
-    assert_eq!(bench.host.world().started, 1);
-    // It is watched all the same.
-    drop(end);
-    bench.host.world().daemons.remove(PIPE);
-    next.problem("DaemonFailed").await;
-    next.ready().await;
-    assert_eq!(bench.host.world().started, 2);
-}
-
-#[tokio::test(start_paused = true)]
 async fn another_ones_daemon_is_neither_used_nor_ended() {
     let mut bench = Bench::new();
     bench
@@ -592,7 +537,10 @@ async fn another_ones_daemon_is_neither_used_nor_ended() {
     bench.want(2, &[], Place::default());
     let problem = bench.problem("AnotherDaemon").await.problem().unwrap();
     assert!(problem.hint.contains("mps-control-daemon"), "{problem:?}");
-    bench.stop().await;
+    bench.want(0, &[], Place::default());
+    bench
+        .until("nothing wanted", |status| *status == Status::default())
+        .await;
     assert!(bench.host.world().daemons.contains_key(PIPE));
     assert_eq!(bench.mode(), "Default");
 }
@@ -607,7 +555,7 @@ async fn a_gpu_that_its_owner_made_exclusive_stays_so() {
         .insert(gpu(), "Exclusive_Process".to_owned());
     bench.want(2, &[], Place::default());
     bench.ready().await;
-    bench.stop().await;
+    bench.gone().await;
     assert_eq!(bench.mode(), "Exclusive_Process");
 }
 
