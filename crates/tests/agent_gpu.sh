@@ -5,7 +5,7 @@
 #   crates/tests/agent_gpu.sh run DIR     on the machine with the GPU, as root
 #
 # `run` changes no setting of the GPU, and says so if one changed all the same. What it did and saw goes to
-# $OUT/agent-gpu.log (or DIR/out), a short table to standard output.
+# $OUT/agent-gpu.log (or DIR/out), a short table to standard output. Ends with 1 where a line is neither ok nor skipped.
 set -uo pipefail
 
 usage() {
@@ -22,6 +22,7 @@ pack() {
     cp "$hook" "$dir/with/pitcrew-hook"
     cargo run --release -p xtask -- testbed pack --out "$dir" --with "$dir/with/pitcrew" --with "$dir/with/pitcrew-hook"
     rm -r "$dir/with"
+    du -ch "$dir"/pitcrew-testbed*.tar.xz
 }
 
 log=
@@ -39,7 +40,14 @@ show() {
 
 row() {
     printf '%-34s %-7s %s\n' "$1" "$2" "$3" >>"$out/summary.txt"
-    [ "$2" = ok ] || status=1
+    case $2 in ok | skipped) ;; *) status=1 ;; esac
+}
+
+# A row for what was looked at before.
+verdict() {
+    local title=$1 is_so=$2
+    shift 2
+    row "$title" "$([ "$is_so" = 0 ] && echo ok || echo FAILED)" "$*"
 }
 
 bed() { "$work/bin/testbed" testbed "$@"; }
@@ -50,15 +58,26 @@ settings() {
     nvidia-smi --format=csv,noheader --query-gpu="uuid,$modes,power.limit,clocks.max.sm,clocks.max.memory"
 }
 
+# Waits until a command succeeds, for so many seconds.
+await() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.3
+    done
+}
+
+offers() {
+    found=$(node kubectl get node 127.0.0.1 -o "jsonpath={.status.allocatable.${1//./\\.}}" 2>/dev/null)
+    [ "$found" = "$2" ]
+}
+
 # Waits until the node has so many of a resource to give.
 allocatable() {
-    local resource=${1//./\\.} end=$((SECONDS + 40)) found
-    while [ $SECONDS -lt $end ]; do
-        found=$(node kubectl get node 127.0.0.1 -o "jsonpath={.status.allocatable.$resource}" 2>/dev/null)
-        [ "$found" = "$2" ] && return 0
-        sleep 0.5
-    done
+    await 40 offers "$@" && return
     say "$1 is ${found:-absent}, not $2"
+    row "$2 of $1" FAILED "the node offers ${found:-none}; the agent's last word: $(tail -n 1 "$out/agent.err")"
     return 1
 }
 
@@ -79,68 +98,72 @@ pod() {
 POD
 }
 
-# Runs pods at the same time and waits for all; each must have computed right.
-pods() {
-    local title=$1 resource=$2 seconds=$3 name good=0 lines=""
-    shift 3
-    for name in "$@"; do pod "$name" "$resource" probe cuda "$seconds" | node kubectl apply -f - >>"$log" 2>&1; done
+# Starts pods that run the same at the same time: RESOURCE, the program in one word, NAME...
+begin() {
+    local resource=$1 name words
+    read -ra words <<<"$2"
+    shift 2
+    for name in "$@"; do pod "$name" "$resource" "${words[@]}" | node kubectl apply -f - >>"$log" 2>&1; done
+}
+
+phase() { node kubectl get pod "$1" -o 'jsonpath={.status.phase}' 2>/dev/null; }
+ended() { case $(phase "$1") in Succeeded | Failed) ;; *) return 1 ;; esac }
+
+# Waits for the end of pods, which must be a good one, and deletes them.
+finish() {
+    local title=$1 name good=0 lines=""
+    shift
     for name in "$@"; do
-        show node kubectl wait --for=jsonpath='{.status.phase}'=Succeeded "pod/$name" --timeout=60s && good=$((good + 1))
+        await 60 ended "$name"
+        [ "$(phase "$name")" = Succeeded ] && good=$((good + 1))
         show node kubectl logs "$name"
         lines="$lines$(node kubectl logs "$name" 2>&1 | tail -n 1); "
     done
-    [ "$good" = $# ] || show node kubectl get pods -o yaml
-    row "$title" "$([ "$good" = $# ] && echo ok || echo FAILED)" "${lines%; }"
+    [ "$good" = $# ] || { show node kubectl get pods -o yaml; show node kubectl get events; }
+    [ "$good" = $# ]
+    verdict "$title" $? "${lines%; }"
     for name in "$@"; do node kubectl delete pod "$name" --wait=true >/dev/null 2>&1; done
 }
 
+agent=
 start_agent() {
-    : >"$out/agent.err"
-    begun=$(date +%s%N)
-    node env NODE_NAME=127.0.0.1 pitcrew agent "$@" >/dev/null 2>"$out/agent.err" </dev/null &
+    # In place of the subshell: what is looked at and ended must be the agent itself.
+    (exec "$work/bin/testbed" testbed exec -- env NODE_NAME=127.0.0.1 pitcrew agent "$@") >/dev/null 2>>"$out/agent.err" </dev/null &
     agent=$!
     say "\$ pitcrew agent $*    (process $agent)"
+    say ""
 }
 
 stop_agent() {
+    [ -n "$agent" ] || return 0
     kill "$agent" 2>/dev/null
     wait "$agent" 2>/dev/null
+    agent=
     say "the agent said:"
     cat "$out/agent.err" >>"$log"
     say ""
+    : >"$out/agent.err"
 }
 
 # User and system time of the agent so far, in hundredths of a second.
 cpu_time() { awk '{print $14 + $15}' "/proc/$agent/stat"; }
 
-run() {
-    local dir=$1 before end
-    work=$(mktemp -d)
-    export PITCREW_TESTBED=$work/bed
-    cat "$dir"/pitcrew-testbed*.tar.xz >/dev/null || exit 2
-    for part in "$dir"/pitcrew-testbed*.tar.xz; do tar -xJf "$part" -C "$work" || exit 1; done
-    log=$out/agent-gpu.log
-    mkdir -p "$out"
-    : >"$log"
-    : >"$out/summary.txt"
-    before=$(settings)
-    show nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
-    show bed up || { tail -n 20 "$log"; exit 1; }
-    node kubectl wait --for=create serviceaccount/default --timeout=30s >/dev/null 2>&1
-
+whole() {
+    local rss first seconds=15
     start_agent
-    allocatable nvidia.com/gpu 1 || { stop_agent; tail -n 60 "$log"; row allocatable FAILED "see the log"; }
-    pods "a pod, native CDI" nvidia.com/gpu 2 alone
-    sleep 5
-    local rss first seconds=20
+    allocatable nvidia.com/gpu 1 || return
+    begin nvidia.com/gpu "probe cuda 2" alone
+    finish "a pod, native CDI" alone
+    sleep 3
     rss=$(awk '/VmRSS/ {print $2 " " $3}' "/proc/$agent/status")
     first=$(cpu_time)
     sleep "$seconds"
     row "the agent at rest" ok "RSS $rss, $(($(cpu_time) - first)) hundredths of a second of CPU time in $seconds s"
     show node kubectl get gpunodes -o wide
     show node kubectl get node 127.0.0.1 -o 'jsonpath={.metadata.labels}'
-    stop_agent
+}
 
+slices() {
     cat >"$work/slices.yaml" <<'CONFIG'
 version: v1
 sharing:
@@ -149,16 +172,137 @@ sharing:
     - {name: nvidia.com/gpu, replicas: 2}
 CONFIG
     start_agent --config "$work/slices.yaml"
-    allocatable nvidia.com/gpu 2
-    pods "two pods, time-slicing" nvidia.com/gpu 5 slice-1 slice-2
+    allocatable nvidia.com/gpu 2 || return
+    begin nvidia.com/gpu "probe cuda 5" slice-1 slice-2
+    finish "two pods, time-slicing" slice-1 slice-2
+}
+
+# Processes of MPS on the machine: PID COMMAND.
+mps_processes() {
+    local dir name
+    for dir in /proc/[0-9]*; do
+        # The kernel keeps 15 letters of it.
+        { read -r name <"$dir/comm"; } 2>/dev/null || continue
+        case $name in nvidia-cuda-mps*) printf '%s %s\n' "${dir#/proc/}" "$(tr '\0' ' ' <"$dir/cmdline")" ;; esac
+    done
+}
+
+# Its control daemons.
+mps_daemon() { mps_processes | awk '/mps-control/ {printf "%s ", $1}'; }
+
+no_mps() { [ -z "$(mps_processes)" ]; }
+
+# Says something to the daemon.
+mps_ask() {
+    printf '%s\n' "$1" | node env CUDA_MPS_PIPE_DIRECTORY=/run/nvidia/mps/nvidia.com/gpu/pipe "$control" 2>>"$log"
+}
+
+# Whether the servers have so many clients.
+mps_clients() {
+    local server
+    servers=$(mps_ask get_server_list)
+    clients=""
+    for server in $servers; do clients="$clients $(mps_ask "get_client_list $server" | tr '\n' ' ')"; done
+    [ "$(wc -w <<<"$clients")" = "$1" ]
+}
+
+# The limit of a client: half of the memory, as one of two.
+mps_limit() { nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits | awk '{print int($1 / 2) + 2048; exit}'; }
+
+mps() {
+    local whole_sms shared_sms more server uid daemon
+    # Where the agent looks for it.
+    control=$(node sh -c 'for dir in usr/bin usr/sbin bin sbin usr/local/bin usr/local/sbin usr/local/nvidia/bin; do
+        [ ! -x "/$dir/nvidia-cuda-mps-control" ] || { echo "/$dir/nvidia-cuda-mps-control"; break; }; done')
+    if [ -z "$control" ]; then
+        row "two pods, MPS" skipped "this machine has no nvidia-cuda-mps-control: $(type -P nvidia-cuda-mps-control || echo nowhere on the PATH)"
+        return
+    fi
+    if ! no_mps; then
+        row "two pods, MPS" skipped "MPS runs here already: $(mps_processes | tr '\n' ';')"
+        return
+    fi
+    cat >"$work/mps.yaml" <<'CONFIG'
+version: v1
+sharing:
+  mps:
+    resources:
+    - {name: nvidia.com/gpu, replicas: 2}
+CONFIG
+    start_agent --config "$work/mps.yaml" --mps-compute-mode=leave
+    if ! allocatable nvidia.com/gpu 2; then
+        show node sh -c 'cat /run/nvidia/mps/nvidia.com/gpu/log/*'
+        return
+    fi
+    show node kubectl get gpunodes -o 'jsonpath={.items[*].status.conditions}'
+    begin nvidia.com/gpu "probe cuda 15" mps-1 mps-2
+    await 30 mps_clients 2
+    server=$servers
+    uid=$(stat -c %u "/proc/${server%%[!0-9]*}" 2>/dev/null)
+    say "servers: $servers; clients:$clients"
+    say "$(mps_ask ps)"
+    show mps_processes
+    show nvidia-smi
+    show nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv
+    mps_clients 2
+    verdict "MPS holds both" $? "server ${server:-none} of user ${uid:-unknown} has the clients${clients:- none}"
+    # In the middle of it, as where the agent's pod is replaced.
+    daemon=$(mps_daemon)
+    kill -9 "$agent"
+    wait "$agent" 2>/dev/null
+    start_agent --config "$work/mps.yaml" --mps-compute-mode=leave
+    await 20 grep -q "is taken over" "$out/agent.err"
+    [ -n "$daemon" ] && [ "$(mps_daemon)" = "$daemon" ] && mps_clients 2
+    verdict "the agent is killed meanwhile" $? "daemon $daemon before, $(mps_daemon) after, with the clients$clients"
+    finish "two pods, MPS" mps-1 mps-2
+    whole_sms=$(grep -o '[0-9]* multiprocessors' "$log" | head -n 1 | grep -o '^[0-9]*')
+    shared_sms=$(grep -o '[0-9]* multiprocessors' "$log" | tail -n 1 | grep -o '^[0-9]*')
+    [ "${shared_sms:-0}" -gt 0 ] && [ "$shared_sms" -le $((whole_sms / 2 + 1)) ]
+    verdict "threads of a client" $? "${shared_sms:-none} of ${whole_sms:-unknown} multiprocessors"
+    more=$(mps_limit)
+    allocatable nvidia.com/gpu 2 || return
+    begin nvidia.com/gpu "probe memory $more" mps-greedy
+    finish "a client that wants $more MiB" mps-greedy
+    grep -q "^$more MiB: CUDA_ERROR_OUT_OF_MEMORY" "$log"
+    verdict "is refused them" $?
+    show node sh -c 'tail -n 40 /run/nvidia/mps/nvidia.com/gpu/log/*'
+}
+
+run() {
+    local dir=$1 before part
+    work=$(mktemp -d)
+    export PITCREW_TESTBED=$work/bed
+    cat "$dir"/pitcrew-testbed*.tar.xz >/dev/null || exit 2
+    for part in "$dir"/pitcrew-testbed*.tar.xz; do tar -xJf "$part" -C "$work" || exit 1; done
+    log=$out/agent-gpu.log
+    mkdir -p "$out"
+    : >"$log"
+    : >"$out/summary.txt"
+    : >"$out/agent.err"
+    before=$(settings) || { echo "nvidia-smi does not answer here" >&2; exit 2; }
+    show nvidia-smi --query-gpu=name,driver_version --format=csv,noheader
+    trap 'bed down >>"$log" 2>&1' EXIT
+    show bed up || { tail -n 20 "$log"; exit 1; }
+    node kubectl wait --for=create serviceaccount/default --timeout=30s >/dev/null 2>&1
+
+    whole
+    stop_agent
+    slices
+    stop_agent
+    mps
     stop_agent
 
-    # Not MPS: it sets the compute mode of the card, which is left as it is here.
     show node pitcrew agent uninstall
-    row uninstall "$([ $code = 0 ] && echo ok || echo FAILED)" "$(node sh -c 'ls /var/run/cdi 2>/dev/null | wc -l') files in /var/run/cdi"
+    verdict uninstall $? "$(node sh -c 'ls /var/run/cdi 2>/dev/null | wc -l') files in /var/run/cdi"
+    await 15 no_mps
+    verdict "MPS is gone" $? "$(mps_processes | tr '\n' ';')"
+    trap - EXIT
     show bed down
-    [ "$before" = "$(settings)" ] && row settings ok "as before" || row settings FAILED "changed: $(settings)"
+    verdict "the bed is gone" $?
+    [ "$before" = "$(settings)" ]
+    verdict settings $? "before: $before; after: $(settings)"
     cat "$out/summary.txt"
+    echo "in $SECONDS s"
     exit "$status"
 }
 

@@ -2,6 +2,7 @@
 //
 //   probe load LIBRARY...     loads each library as a program would: by its name, through the loader's own search
 //   probe cuda [SECONDS]      computes on the first GPU through the driver's library alone, verifying every result
+//   probe memory MIB          says whether so much of the first GPU's memory can be had
 //
 // Declarations are those of the driver's documented interface; there is no header of NVIDIA's here.
 
@@ -22,6 +23,8 @@ static CUresult (*cuDriverGetVersion)(int *);
 static CUresult (*cuDeviceGetCount)(int *);
 static CUresult (*cuDeviceGet)(CUdevice *, int);
 static CUresult (*cuDeviceGetName)(char *, int, CUdevice);
+static CUresult (*cuDeviceGetAttribute)(int *, int, CUdevice);
+static CUresult (*cuMemGetInfo)(size_t *, size_t *);
 static CUresult (*cuCtxCreate)(CUcontext *, unsigned, CUdevice);
 static CUresult (*cuModuleLoadData)(CUmodule *, const void *);
 static CUresult (*cuModuleGetFunction)(CUfunction *, CUmodule, const char *);
@@ -46,6 +49,7 @@ static const char KERNEL[] =
     "setp.lt.u32 %p, %r5, 4096; @%p bra again;\n"
     "st.global.u32 [%rd3], %r4; ret;\n}\n";
 
+enum { MULTIPROCESSOR_COUNT = 16 };
 enum { STEPS = 4096, BLOCK = 256, GRID = 4096, COUNT = BLOCK * GRID };
 
 static int failed(const char *what, CUresult result) {
@@ -79,7 +83,8 @@ static double now(void) {
     return time.tv_sec + time.tv_nsec / 1e9;
 }
 
-static int cuda(double seconds) {
+// Finds the functions of the driver's library, and makes a context on the first GPU.
+static int begin(void) {
     void *driver = dlopen("libcuda.so.1", RTLD_NOW);
     if (!driver) {
         printf("libcuda.so.1: %s\n", dlerror());
@@ -94,6 +99,8 @@ static int cuda(double seconds) {
         {&cuDeviceGetCount, "cuDeviceGetCount"},
         {&cuDeviceGet, "cuDeviceGet"},
         {&cuDeviceGetName, "cuDeviceGetName"},
+        {&cuDeviceGetAttribute, "cuDeviceGetAttribute"},
+        {&cuMemGetInfo, "cuMemGetInfo_v2"},
         {&cuCtxCreate, "cuCtxCreate_v2"},
         {&cuModuleLoadData, "cuModuleLoadData"},
         {&cuModuleGetFunction, "cuModuleGetFunction"},
@@ -112,7 +119,7 @@ static int cuda(double seconds) {
         }
         memcpy(functions[i].pointer, &found, sizeof found);
     }
-    int version, count;
+    int version, count, multiprocessors;
     TRY(cuInit(0));
     TRY(cuDriverGetVersion(&version));
     TRY(cuDeviceGetCount(&count));
@@ -120,13 +127,34 @@ static int cuda(double seconds) {
     CUdevice device;
     char name[128];
     CUcontext context;
+    size_t available, total;
+    TRY(cuDeviceGet(&device, 0));
+    TRY(cuDeviceGetName(name, sizeof name, device));
+    TRY(cuCtxCreate(&context, 0, device));
+    TRY(cuDeviceGetAttribute(&multiprocessors, MULTIPROCESSOR_COUNT, device));
+    TRY(cuMemGetInfo(&available, &total));
+    printf("%s: %d multiprocessors, %zu of %zu MiB free\n", name, multiprocessors, available >> 20, total >> 20);
+    return 0;
+}
+
+static int memory(size_t mib) {
+    if (begin())
+        return 1;
+    CUdeviceptr all;
+    CUresult result = cuMemAlloc(&all, mib << 20);
+    const char *name = "had";
+    if (result)
+        cuGetErrorName(result, &name);
+    printf("%zu MiB: %s\n", mib, name);
+    return 0;
+}
+
+static int cuda(double seconds) {
+    if (begin())
+        return 1;
     CUmodule module;
     CUfunction kernel;
     CUdeviceptr out;
-    TRY(cuDeviceGet(&device, 0));
-    TRY(cuDeviceGetName(name, sizeof name, device));
-    printf("%s\n", name);
-    TRY(cuCtxCreate(&context, 0, device));
     TRY(cuModuleLoadData(&module, KERNEL));
     TRY(cuModuleGetFunction(&kernel, module, "steps"));
     TRY(cuMemAlloc(&out, COUNT * sizeof(uint32_t)));
@@ -140,7 +168,7 @@ static int cuda(double seconds) {
             expected[i] = expected[i] * 1664525u + i;
     }
     unsigned long rounds = 0;
-    double begin = now(), spent;
+    double start = now(), spent;
     do {
         void *parameters[] = {&out};
         TRY(cuMemsetD32(out, 0xffffffff, COUNT));
@@ -152,7 +180,7 @@ static int cuda(double seconds) {
             return 1;
         }
         rounds++;
-        spent = now() - begin;
+        spent = now() - start;
     } while (spent < seconds);
     printf("%lu rounds of %d results, all right, in %.1f s\n", rounds, COUNT, spent);
     return 0;
@@ -164,6 +192,8 @@ int main(int count, char **arguments) {
         return load(count - 2, arguments + 2);
     if (count > 1 && !strcmp(arguments[1], "cuda"))
         return cuda(count > 2 ? atof(arguments[2]) : 0);
-    fprintf(stderr, "usage: probe load LIBRARY... | probe cuda [SECONDS]\n");
+    if (count > 2 && !strcmp(arguments[1], "memory"))
+        return memory(strtoul(arguments[2], NULL, 10));
+    fprintf(stderr, "usage: probe load LIBRARY... | probe cuda [SECONDS] | probe memory MIB\n");
     return 64;
 }

@@ -67,13 +67,18 @@ pub trait System: Send + Sync {
     /// Restarts a unit of systemd and waits until it is active.
     fn restart_unit<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, io::Result<()>>;
 
-    /// Starts a program of the host (paths as on the host) that runs until it is dropped.
-    fn start(
-        &self,
-        program: &Path,
-        arguments: &[String],
-        env: &[(String, String)],
-    ) -> io::Result<Box<dyn Process>>;
+    /// Starts a program of the host (paths as on the host) that runs on when the agent ends. By its name [`Self::find`]
+    /// finds it again; one name is one program at a time.
+    fn start<'a>(
+        &'a self,
+        name: &'a str,
+        program: &'a Path,
+        arguments: &'a [String],
+        env: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>>;
+
+    /// The program that an agent started under this name, and that still runs: this one, or one before it.
+    fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>>;
 
     /// Runs a program of the host to its end, `input` on its standard input, and gives its standard output.
     fn run<'a>(
@@ -85,8 +90,16 @@ pub trait System: Send + Sync {
     ) -> BoxFuture<'a, io::Result<String>>;
 }
 
-/// A program that was started. Dropping it ends it.
+/// A program that was started. Dropping this leaves it alone.
 pub trait Process: Send {
     /// Waits for its end; how it ended, in words.
     fn wait(&mut self) -> BoxFuture<'_, String>;
+
+    /// Ends it at once, with all that it started. It may have ended already.
+    fn end(&mut self) -> BoxFuture<'_, ()>;
+
+    /// Why it will not outlive the agent, which it should; `None` where it will.
+    fn mortal(&self) -> Option<String> {
+        None
+    }
 }

@@ -1,24 +1,26 @@
 //! The daemon of NVIDIA's Multi-Process Service (MPS), one for each resource that is shared through it.
 //!
 //! [`plan()`] says which daemons there should be, [`container`] what a container needs to reach its own, and [`run`] keeps
-//! them running: as children, told what each client may have, started again when they end, and stopped so that nothing
-//! of them is left. Facts: fact sheet `devices`, sections 1.8 and 5.2; the daemon's own behaviour was tried with that of
-//! driver 550, which runs without a GPU until a client comes.
+//! them running: told what each client may have, started again when they end, taken over from an agent before, and stopped
+//! so that nothing of them is left when nobody holds their GPUs. Facts: fact sheet `devices`, sections 1.8 and 5.2; the
+//! daemon's own behaviour was tried with that of driver 550, which runs without a GPU until a client comes.
 //!
 //! What users should know of MPS itself:
 //!
 //! - A server runs as the user of its clients. Pods of one user share a GPU at once; pods of another user wait until
 //!   those are gone. Whatever the user, the directories on the way to the pipe must be open to all.
 //! - Limits are for each process of a pod. A pod that sets variables of MPS itself can lift its own.
-//! - A daemon ends with its agent, and what runs on it ends with it.
+//! - What ends a daemon ends what runs on it. The end of the agent doesn't: [`Process`](crate::deps::Process).
 
 mod daemon;
 mod dialogue;
 mod disk;
 mod keeper;
+mod modes;
 mod next;
 mod plan;
 mod problems;
+mod uninstall;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use keeper::run;
 pub use plan::{Daemon, Part, plan};
+pub use uninstall::{InUse, Removal};
 
 use crate::plugin::Shared;
 use crate::runtime::mounts::BindMount;
@@ -78,6 +81,19 @@ impl Place {
     }
 }
 
+/// What is done to the compute mode of GPUs that are shared through MPS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// `EXCLUSIVE_PROCESS` where the node allows it, as the reference sets it; where it doesn't, the mode that it has, and
+    /// the node's status says what that means.
+    #[default]
+    WherePossible,
+    /// `EXCLUSIVE_PROCESS`, or nothing is shared.
+    Exclusive,
+    /// The mode that it has: the owner's choice.
+    Leave,
+}
+
 /// What a container needs to use its share of a resource. The kubelet keeps it for as long as the pod lives, so nothing
 /// in it depends on how the agent was built or configured but for the root.
 pub fn container(place: &Place, resource: &str) -> Shared {
@@ -115,15 +131,35 @@ pub struct Status {
     pub ready: BTreeMap<String, Shared>,
     /// What is wrong, by resource. A resource can be ready and have a problem.
     pub problems: BTreeMap<String, Problem>,
+    /// What is to know of resources that are ready, by resource: that other processes can use their GPUs, too.
+    pub remarks: BTreeMap<String, Problem>,
 }
 
 impl Status {
     /// The first problem, for the node's condition.
     pub fn problem(&self) -> Option<Problem> {
-        let (resource, problem) = self.problems.iter().next()?;
-        Some(Problem {
-            message: format!("{resource}: {}", problem.message),
-            ..problem.clone()
-        })
+        first(&self.problems)
     }
+
+    /// The first remark, for the node's condition.
+    pub fn remark(&self) -> Option<Problem> {
+        first(&self.remarks)
+    }
+}
+
+/// UUIDs of the GPUs of daemons that an agent before this one left. `root` is the host's root as the agent sees it.
+pub fn left(root: &Path, place: &Place) -> BTreeSet<String> {
+    let daemons = disk::Disk::new(root, place).daemons().into_values();
+    daemons
+        .flat_map(|daemon| daemon.gpus)
+        .map(|part| part.uuid)
+        .collect()
+}
+
+fn first(all: &BTreeMap<String, Problem>) -> Option<Problem> {
+    let (resource, problem) = all.iter().next()?;
+    Some(Problem {
+        message: format!("{resource}: {}", problem.message),
+        ..problem.clone()
+    })
 }

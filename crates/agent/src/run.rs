@@ -45,7 +45,7 @@ use parts::part;
 
 /// Things seen that wait for the main loop.
 const WAITING: usize = 64;
-/// How long parts may take to end: a daemon of MPS takes its clients along.
+/// How long parts may take to end.
 const END: Duration = Duration::from_secs(15);
 
 /// Runs the agent until `shutdown` is ready.

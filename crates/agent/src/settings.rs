@@ -8,6 +8,7 @@ use pitcrew_core::plugin::config::Overrides;
 use crate::config::Sources;
 use crate::health::{PROBATION, XidFilter};
 use crate::labels::SinkKind;
+use crate::mps::Policy;
 use crate::runtime::restart::Consent;
 
 /// What was asked for.
@@ -36,6 +37,8 @@ pub struct Settings {
     pub xids: XidFilter,
     /// How long a sick GPU must be well before it is handed out again.
     pub probation: Duration,
+    /// What is done to the compute mode of GPUs that are shared through MPS.
+    pub mps_compute_mode: Policy,
     /// How often things are looked at.
     pub pace: Pace,
     /// Key of the taint that is taken off the node when it is ready: whoever sets the node up puts it there, as with
@@ -61,6 +64,7 @@ impl Settings {
             labels: None,
             xids: XidFilter::default(),
             probation: PROBATION,
+            mps_compute_mode: Policy::default(),
             pace: Pace::default(),
             startup_taint: Some(crate::status::STARTUP_TAINT.to_owned()),
         }

@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub tier: crate::runtime::Tier,
     /// Why a part doesn't work at the moment, by part; empty is well.
     pub problems: BTreeMap<Part, Problem>,
+    /// What is to know of a part that works, by part.
+    pub remarks: BTreeMap<Part, Problem>,
 }
 
 /// Parts of the agent that can have a problem.

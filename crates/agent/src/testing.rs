@@ -67,8 +67,18 @@ impl System for Nothing {
         std::future::pending().boxed()
     }
 
-    fn start(&self, _: &Path, _: &[String], _: &[(String, String)]) -> io::Result<Box<dyn Process>> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn start<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Path,
+        _: &'a [String],
+        _: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
+        std::future::pending().boxed()
+    }
+
+    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
+        std::future::pending().boxed()
     }
 
     fn run<'a>(
@@ -199,6 +209,7 @@ pub(crate) fn nothing_known() -> Snapshot {
         unhealthy: std::collections::BTreeMap::new(),
         tier: Tier::Unknown,
         problems: std::collections::BTreeMap::new(),
+        remarks: std::collections::BTreeMap::new(),
     }
 }
 

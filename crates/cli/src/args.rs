@@ -14,7 +14,8 @@ mod gpus;
 
 pub use agent::{
     AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, ConfigFallback,
-    ConfigMapName, DeviceDiscovery, DeviceIds, DeviceLists, LabelSink, MigStrategy, SharedAllocation,
+    ConfigMapName, DeviceDiscovery, DeviceIds, DeviceLists, LabelSink, MigStrategy, MpsComputeMode,
+    SharedAllocation,
 };
 pub use cdi::{CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs};
 pub use gpus::{Architecture, CatalogArgs, Class, GpusArgs, GpusCommand};

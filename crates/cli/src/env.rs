@@ -46,6 +46,8 @@ pub const NVIDIA_DRIVER_ROOT: &str = "NVIDIA_DRIVER_ROOT";
 pub const NVIDIA_DEV_ROOT: &str = "NVIDIA_DEV_ROOT";
 /// As in NVIDIA's device plugin; the same as `agent --mps-root`.
 pub const MPS_ROOT: &str = "MPS_ROOT";
+/// What is done to the compute mode of GPUs shared through MPS; the same as `agent --mps-compute-mode`.
+pub const MPS_COMPUTE_MODE: &str = "PITCREW_MPS_COMPUTE_MODE";
 /// As in NVIDIA's device plugin; the same as `agent --gdrcopy-enabled`.
 pub const GDRCOPY_ENABLED: &str = "GDRCOPY_ENABLED";
 /// As in NVIDIA's device plugin; the same as `agent --gds-enabled`.
@@ -188,6 +190,11 @@ pub const ALL: &[(&str, &str)] = &[
     (
         MPS_ROOT,
         "Where the Multi-Process Service has its files on the node. The same as `agent --mps-root`.",
+    ),
+    (
+        MPS_COMPUTE_MODE,
+        "The compute mode of GPUs that are shared through the Multi-Process Service: `exclusive` or `leave`. The same as \
+         `agent --mps-compute-mode`.",
     ),
     (
         GDRCOPY_ENABLED,

@@ -12,7 +12,7 @@ pub use args::{
     AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, Architecture, CatalogArgs,
     CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice,
     Command, CompletionsArgs, ConfigFallback, ConfigMapName, DeviceDiscovery, DeviceIds, DeviceLists, Format,
-    GlobalArgs, GpusArgs, GpusCommand, LabelSink, MigStrategy, SharedAllocation, Shell, SimArgs, SimHost,
+    GlobalArgs, GpusArgs, GpusCommand, LabelSink, MigStrategy, MpsComputeMode, SharedAllocation, Shell, SimArgs, SimHost,
     TopArgs,
 };
 pub use exit::ExitStatus;

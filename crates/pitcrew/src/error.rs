@@ -90,6 +90,8 @@ pub(crate) enum Error {
     InRoot { program: String, source: io::Error },
     #[error("nothing was taken away: {0}")]
     Uninstall(#[from] pitcrew_agent::runtime::uninstall::Refused),
+    #[error("nothing was taken away: {0}")]
+    UninstallMps(#[from] pitcrew_agent::mps::InUse),
     #[error(transparent)]
     UninstallStep(#[from] pitcrew_agent::runtime::install::StepError),
     #[error(transparent)]
@@ -129,6 +131,7 @@ impl Error {
             | Self::InRoot { .. }
             | Self::Agent(_)
             | Self::Uninstall(_)
+            | Self::UninstallMps(_)
             | Self::UninstallStep(_)
             | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
@@ -202,6 +205,7 @@ impl Hint for Error {
             | Self::Agent(_)
             | Self::SleepInterval(_)
             | Self::Uninstall(_)
+            | Self::UninstallMps(_)
             | Self::UninstallStep(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)

@@ -50,6 +50,8 @@ struct Log {
     started: Vec<Program>,
     /// By number, who ends it.
     running: BTreeMap<usize, watch::Sender<Option<String>>>,
+    /// Numbers by name.
+    names: BTreeMap<String, usize>,
     ran: Vec<Program>,
     answers: BTreeMap<PathBuf, String>,
     mps: mps::Settings,
@@ -166,8 +168,18 @@ impl System {
         count
     }
 
+    /// The program that was started as this one, where it runs.
+    fn running_at(&self, at: usize) -> Option<Box<dyn Process>> {
+        let ended = self.log().running.get(&at)?.subscribe();
+        Some(Box::new(Running {
+            at,
+            ended,
+            system: self.clone(),
+        }))
+    }
+
     /// Whether a program is there; one without a directory is looked for where programs are.
-    fn find(&self, program: &Path) -> io::Result<()> {
+    fn find_program(&self, program: &Path) -> io::Result<()> {
         if program.components().count() > 1 {
             return self.files.kind(program).map(drop);
         }
@@ -236,29 +248,35 @@ impl Interface for System {
         .boxed()
     }
 
-    fn start(
-        &self,
-        program: &Path,
-        arguments: &[String],
-        env: &[(String, String)],
-    ) -> io::Result<Box<dyn Process>> {
-        self.find(program)?;
-        let mut log = self.log();
-        let at = log.started.len();
-        log.started.push(Program {
-            path: program.to_owned(),
-            arguments: arguments.to_vec(),
-            env: env.to_vec(),
-            input: String::new(),
+    fn start<'a>(
+        &'a self,
+        name: &'a str,
+        program: &'a Path,
+        arguments: &'a [String],
+        env: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
+        let started = self.find_program(program).map(|()| {
+            let mut log = self.log();
+            let at = log.started.len();
+            log.started.push(Program {
+                path: program.to_owned(),
+                arguments: arguments.to_vec(),
+                env: env.to_vec(),
+                input: String::new(),
+            });
+            let (end, _) = watch::channel(None);
+            log.running.insert(at, end);
+            log.names.insert(name.to_owned(), at);
+            drop(log);
+            self.running_at(at)
         });
-        let (end, ended) = watch::channel(None);
-        log.running.insert(at, end);
-        drop(log);
-        Ok(Box::new(Running {
-            at,
-            ended,
-            system: self.clone(),
-        }))
+        let started = started.and_then(|running| running.ok_or_else(|| io::ErrorKind::NotFound.into()));
+        std::future::ready(started).boxed()
+    }
+
+    fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
+        let at = self.log().names.get(name).copied();
+        std::future::ready(Ok(at.and_then(|at| self.running_at(at)))).boxed()
     }
 
     fn run<'a>(
@@ -268,7 +286,7 @@ impl Interface for System {
         env: &'a [(String, String)],
         input: &'a str,
     ) -> BoxFuture<'a, io::Result<String>> {
-        let result = self.find(program).map(|()| {
+        let result = self.find_program(program).map(|()| {
             let mut log = self.log();
             log.ran.push(Program {
                 path: program.to_owned(),
@@ -299,10 +317,11 @@ impl Process for Running {
         }
         .boxed()
     }
-}
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.system.log().running.remove(&self.at);
+    fn end(&mut self) -> BoxFuture<'_, ()> {
+        if let Some(end) = self.system.log().running.remove(&self.at) {
+            end.send_replace(Some("it was ended by signal 9".to_owned()));
+        }
+        std::future::ready(()).boxed()
     }
 }

@@ -6,27 +6,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pitcrew_core::ports::FileKind;
+use pitcrew_core::ports::{FileKind, HostFs};
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::dialogue::{self, Mode, PING, QUIT};
+use super::dialogue::{self, PING, QUIT, SERVERS};
 use super::disk::Disk;
-use super::{Daemon, PIPE_VARIABLE, Place, SHARED_MEMORY, problems};
+use super::{Daemon, PIPE_VARIABLE, Place, Policy, SHARED_MEMORY, problems};
 use crate::Deps;
-use crate::deps::Process;
+use crate::deps::{Process, System};
 use crate::notice::{Level, Notice, Topic};
 use crate::snapshot::Problem;
 
 const CONTROL: &str = "nvidia-cuda-mps-control";
-const SMI: &str = "nvidia-smi";
 /// Where programs are under the driver's root.
-const PROGRAMS: [&str; 6] = [
+const PROGRAMS: [&str; 7] = [
     "usr/bin",
     "usr/sbin",
     "bin",
     "sbin",
     "usr/local/bin",
     "usr/local/sbin",
+    LOCAL_PROGRAMS,
 ];
+/// Where a driver is that is placed beside the system's own programs, and its libraries, which no loader's cache knows.
+const LOCAL_PROGRAMS: &str = "usr/local/nvidia/bin";
+const LOCAL_LIBRARIES: [&str; 2] = ["usr/local/nvidia/lib64", "usr/local/nvidia/lib"];
 /// Where libraries are under a driver's root that isn't the host's.
 const LIBRARIES: [&str; 4] = [
     "usr/lib/x86_64-linux-gnu",
@@ -44,8 +48,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 const COMMAND: Duration = Duration::from_secs(10);
 /// How long the end of the daemon may take: it gives servers ten seconds.
 const END: Duration = Duration::from_secs(20);
-/// Between two looks at a daemon that isn't our child.
-const GLANCE: Duration = Duration::from_secs(5);
 /// How much of the daemon's log is told.
 const LAST_WORDS: usize = 300;
 
@@ -53,28 +55,69 @@ const LAST_WORDS: usize = 300;
 const SCRIPT: &str = r#"mount --bind "$0" /dev/shm && log=$1 && shift && exec "$@" >"$log" 2>&1"#;
 
 /// What daemons stand on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Ground {
-    deps: Arc<Deps>,
+    pub(super) system: Arc<dyn System>,
+    host: Arc<dyn HostFs + Send + Sync>,
+    notices: UnboundedSender<Notice>,
+    pub(super) policy: Policy,
     place: Place,
     pub(super) disk: Disk,
 }
 
 /// A daemon that answers and keeps the limits.
 pub(super) struct Running {
-    /// `None` for one that an agent before us left.
-    process: Option<Box<dyn Process>>,
+    process: Box<dyn Process>,
     /// What isn't right although it runs.
+    pub(super) problem: Option<Problem>,
+    /// What is to know of it although all is right.
     pub(super) remark: Option<Problem>,
 }
 
 impl Ground {
-    pub(super) fn new(deps: Arc<Deps>, place: Place) -> Self {
+    pub(super) fn new(deps: &Deps, place: Place) -> Self {
         Self {
+            system: Arc::clone(&deps.system),
+            host: Arc::clone(&deps.host),
+            notices: deps.notices.clone(),
+            policy: deps.settings.mps_compute_mode,
             disk: Disk::new(&deps.root, &place),
-            deps,
             place,
         }
+    }
+
+    /// What is needed to take all of it away.
+    pub(super) fn to_remove(
+        system: Arc<dyn System>,
+        host: Arc<dyn HostFs + Send + Sync>,
+        root: &Path,
+        notices: UnboundedSender<Notice>,
+        place: Place,
+    ) -> Self {
+        Self {
+            system,
+            host,
+            notices,
+            policy: Policy::Leave,
+            disk: Disk::new(root, &place),
+            place,
+        }
+    }
+
+    /// Processes that use the daemon; none where it doesn't answer.
+    pub(super) async fn clients(&self, daemon: &Daemon) -> Vec<u32> {
+        let Ok(control) = self.program(CONTROL) else {
+            return Vec::new();
+        };
+        let mut clients = Vec::new();
+        let servers = self.control(&control, daemon, SERVERS).await;
+        for server in dialogue::numbers(&servers.unwrap_or_default()) {
+            let answer = self
+                .control(&control, daemon, &dialogue::clients_of(server))
+                .await;
+            clients.extend(dialogue::numbers(&answer.unwrap_or_default()));
+        }
+        clients
     }
 
     pub(super) fn tell(&self, level: Level, text: String) {
@@ -83,86 +126,83 @@ impl Ground {
             level,
             text,
         };
-        let _ = self.deps.notices.send(notice);
+        let _ = self.notices.send(notice);
     }
 
     /// Starts it, or takes over one that an agent before us left and that is the same.
     pub(super) async fn start(&self, daemon: &Daemon) -> Result<Running, Problem> {
         let control = self.program(CONTROL)?;
-        let smi = self.program(SMI)?;
-        let remark = self.directories(&daemon.resource).await?;
-        let pipe = self.place.pipe(&daemon.resource);
-        let mut process = None;
-        let left = self.disk.daemons().remove(&daemon.resource);
-        let mut serves = self.control(&control, daemon, PING).await.is_ok();
-        if serves && left.as_ref().is_some_and(|left| left != daemon) {
-            let _ = self.control(&control, daemon, QUIT).await;
-            serves = self.control(&control, daemon, PING).await.is_ok();
+        let problem = self.directories(&daemon.resource).await?;
+        let is_same = self.disk.daemons().get(&daemon.resource) == Some(daemon);
+        let mut process = self.find(&daemon.resource).await?;
+        let serves = self.control(&control, daemon, PING).await.is_ok();
+        if serves && process.is_none() {
+            return Err(problems::another_daemon(&self.place.pipe(&daemon.resource)));
         }
-        match (serves, &left) {
-            (true, Some(left)) if left == daemon => {}
-            (true, _) => return Err(problems::another_daemon(&pipe)),
-            (false, _) => {
-                for part in &daemon.gpus {
-                    self.make_exclusive(&smi, &part.uuid).await?;
-                }
-                self.disk
-                    .keep_daemon(daemon)
-                    .map_err(|error| problems::directory(&self.place.root, &error))?;
-                process = Some(self.spawn(&control, daemon).await?);
-            }
+        if let Some(left) = process.take_if(|_| !is_same || !serves) {
+            self.end(&control, daemon, left).await;
         }
+        let remark = self.settle_modes(daemon).await?;
+        let process = if let Some(left) = process {
+            let text = format!(
+                "{}: the daemon of an agent before this one is taken over",
+                daemon.resource
+            );
+            self.tell(Level::Info, text);
+            left
+        } else {
+            self.disk
+                .keep_daemon(daemon)
+                .map_err(|error| problems::directory(&self.place.root, &error))?;
+            self.spawn(&control, daemon).await?
+        };
         self.limit(&control, daemon).await?;
-        Ok(Running { process, remark })
+        Ok(Running {
+            process,
+            problem,
+            remark,
+        })
     }
 
     /// Waits until it is gone, and says how it went.
     pub(super) async fn ended(&self, daemon: &Daemon, running: &mut Running) -> Problem {
+        let how = running.process.wait().await;
         let log = self.log(&daemon.resource);
-        let how = match &mut running.process {
-            Some(process) => process.wait().await,
-            None => self.silence(daemon).await,
-        };
         problems::ended(&how, &self.last_words(&daemon.resource), &log)
     }
 
     /// Ends it, and gives its GPUs back the mode that they had.
     pub(super) async fn stop(&self, daemon: &Daemon, running: Option<Running>) {
-        // One that nobody wrote down is another's.
-        let is_ours = running.is_some() || self.disk.daemons().contains_key(&daemon.resource);
-        if is_ours && let Ok(control) = self.program(CONTROL) {
-            // It fails also where nobody serves, or a server had failed before; what isn't ended by it ends by being
-            // dropped.
-            let _ = self.control_within(&control, daemon, QUIT, END).await;
+        let process = match running {
+            Some(running) => Some(running.process),
+            // One that nobody finds is another's, or gone.
+            None => self.find(&daemon.resource).await.ok().flatten(),
+        };
+        if let Some(process) = process {
+            match self.program(CONTROL) {
+                Ok(control) => self.end(&control, daemon, process).await,
+                Err(_) => self.kill(process).await,
+            }
         }
-        drop(running);
         self.disk.forget_daemon(&daemon.resource);
         self.give_back_modes(|uuid| daemon.gpus.iter().any(|part| part.uuid == uuid))
             .await;
     }
 
-    /// Gives back the modes of those GPUs that `which` says, and that an agent changed.
-    pub(super) async fn give_back_modes(&self, which: impl Fn(&str) -> bool) {
-        let modes = self.disk.modes().into_iter().filter(|(uuid, _)| which(uuid));
-        for (uuid, mode) in modes.collect::<Vec<_>>() {
-            let given = match self.program(SMI) {
-                Ok(smi) => self
-                    .set_mode(&smi, &uuid, mode)
-                    .await
-                    .map_err(|error| error.to_string()),
-                Err(problem) => Err(problem.message),
-            };
-            match given {
-                Ok(()) => self.disk.forget_mode(&uuid),
-                Err(error) => self.tell(
-                    Level::Warning,
-                    format!(
-                        "{uuid} stays in a compute mode that lets one process in: {error}; `nvidia-smi -i {uuid} -c {}`",
-                        mode.word()
-                    ),
-                ),
-            }
-        }
+    /// Asks it to end, which takes its servers along, and ends what is left of it then.
+    async fn end(&self, control: &Path, daemon: &Daemon, process: Box<dyn Process>) {
+        // It fails also where nobody serves, or a server had failed before.
+        let _ = self.control_within(control, daemon, QUIT, END).await;
+        self.kill(process).await;
+    }
+
+    async fn kill(&self, mut process: Box<dyn Process>) {
+        process.end().await;
+    }
+
+    async fn find(&self, resource: &str) -> Result<Option<Box<dyn Process>>, Problem> {
+        let found = self.system.find(&service(resource)).await;
+        found.map_err(|error| problems::not_found(&error))
     }
 
     async fn spawn(&self, control: &Path, daemon: &Daemon) -> Result<Box<dyn Process>, Problem> {
@@ -179,11 +219,17 @@ impl Ground {
         ];
         let mut arguments: Vec<String> = words.map(str::to_owned).into();
         arguments.extend([text(&log), text(control), "-f".to_owned()]);
-        let start = self
-            .deps
-            .system
-            .start(Path::new("unshare"), &arguments, &self.env(daemon));
-        let mut process = start.map_err(|error| problems::not_started(&error))?;
+        let name = service(&daemon.resource);
+        let env = self.env(daemon);
+        let start = self.system.start(&name, Path::new("unshare"), &arguments, &env);
+        let mut process = start.await.map_err(|error| problems::not_started(&error))?;
+        if let Some(why) = process.mortal() {
+            let text = format!(
+                "{}: {why}: programs that use it fail then, and their pods have to start again",
+                daemon.resource
+            );
+            self.tell(Level::Warning, text);
+        }
         let answers = async {
             while self.control(control, daemon, PING).await.is_err() {
                 tokio::time::sleep(PAUSE).await;
@@ -195,7 +241,13 @@ impl Ground {
                 answered.err().map(|_| problems::not_ready(READY.as_secs(), &log))
             }
         };
-        failed.map_or(Ok(process), Err)
+        match failed {
+            None => Ok(process),
+            Some(problem) => {
+                self.kill(process).await;
+                Err(problem)
+            }
+        }
     }
 
     /// Tells it what clients may have. Servers that run keep what they were told, and all of them were told the same.
@@ -236,38 +288,6 @@ impl Ground {
         Ok(())
     }
 
-    /// Sees to it that only one process, which will be the server, has the GPU.
-    async fn make_exclusive(&self, smi: &Path, uuid: &str) -> Result<(), Problem> {
-        let failed = |error: &str| problems::compute_mode(uuid, error);
-        let question = ["-i", uuid, "--query-gpu=compute_mode", "--format=csv,noheader"];
-        let answer = self
-            .smi(smi, &question)
-            .await
-            .map_err(|error| failed(&error.to_string()))?;
-        let mode = Mode::read(&answer)
-            .ok_or_else(|| failed(&format!("`nvidia-smi` says that it is in `{}`", answer.trim())))?;
-        if mode == Mode::ExclusiveProcess {
-            return Ok(());
-        }
-        // Written down first: a mode that nobody knows of would stay.
-        self.disk
-            .keep_mode(uuid, mode)
-            .map_err(|error| failed(&error.to_string()))?;
-        self.set_mode(smi, uuid, Mode::ExclusiveProcess)
-            .await
-            .map_err(|error| failed(&error.to_string()))
-    }
-
-    async fn set_mode(&self, smi: &Path, uuid: &str, mode: Mode) -> io::Result<()> {
-        self.smi(smi, &["-i", uuid, "-c", mode.word()]).await.map(|_| ())
-    }
-
-    async fn smi(&self, smi: &Path, arguments: &[&str]) -> io::Result<String> {
-        let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-        // Without a deadline of our own: it waits for a driver that is busy, and the system's deadline is for that.
-        self.deps.system.run(smi, &arguments, &self.paths(), "").await
-    }
-
     async fn control(&self, control: &Path, daemon: &Daemon, words: &str) -> io::Result<String> {
         self.control_within(control, daemon, words, COMMAND).await
     }
@@ -280,32 +300,18 @@ impl Ground {
         patience: Duration,
     ) -> io::Result<String> {
         let env = self.env(daemon);
-        let answer = self.deps.system.run(control, &[], &env, words);
+        let answer = self.system.run(control, &[], &env, words);
         tokio::time::timeout(patience, answer)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it doesn't answer"))?
     }
 
-    /// Waits until a daemon that isn't our child is silent twice.
-    async fn silence(&self, daemon: &Daemon) -> String {
-        let mut silent = 0;
-        while silent < 2 {
-            tokio::time::sleep(GLANCE).await;
-            let answers = match self.program(CONTROL) {
-                Ok(control) => self.control(&control, daemon, PING).await.is_ok(),
-                Err(_) => false,
-            };
-            silent = if answers { 0 } else { silent + 1 };
-        }
-        "it does not answer any more".to_owned()
-    }
-
     /// A program of the driver, as the host sees it.
-    fn program(&self, name: &str) -> Result<PathBuf, Problem> {
+    pub(super) fn program(&self, name: &str) -> Result<PathBuf, Problem> {
         let paths = PROGRAMS
             .iter()
             .map(|dir| self.place.driver_root.join(dir).join(name));
-        let is_there = |path: &PathBuf| match self.deps.host.kind(path) {
+        let is_there = |path: &PathBuf| match self.host.kind(path) {
             Ok(kind) => !matches!(kind, FileKind::Directory),
             Err(_) => false,
         };
@@ -325,11 +331,7 @@ impl Ground {
         if self.place.selinux {
             for path in [&pipe, &memory] {
                 let arguments = ["-R", "-t", LABEL, &text(path)].map(str::to_owned);
-                let labelled = self
-                    .deps
-                    .system
-                    .run(Path::new("chcon"), &arguments, &[], "")
-                    .await;
+                let labelled = self.system.run(Path::new("chcon"), &arguments, &[], "").await;
                 if let Err(error) = labelled {
                     return Ok(Some(problems::label(path, &error)));
                 }
@@ -370,14 +372,20 @@ impl Ground {
     }
 
     /// Where programs and libraries of the driver are.
-    fn paths(&self) -> Vec<(String, String)> {
+    pub(super) fn paths(&self) -> Vec<(String, String)> {
         let list = |dirs: &[&str]| {
             let dirs = dirs.iter().map(|dir| text(&self.place.driver_root.join(dir)));
             dirs.collect::<Vec<_>>().join(":")
         };
         let own = list(&PROGRAMS);
         if self.place.driver_root == Path::new("/") {
-            return vec![("PATH".to_owned(), own)];
+            let path = ("PATH".to_owned(), own);
+            let is_local = |program: PathBuf| program.starts_with(Path::new("/").join(LOCAL_PROGRAMS));
+            return if self.program(CONTROL).is_ok_and(is_local) {
+                vec![path, ("LD_LIBRARY_PATH".to_owned(), list(&LOCAL_LIBRARIES))]
+            } else {
+                vec![path]
+            };
         }
         // `unshare` and `sh` are the host's.
         let path = format!("/usr/sbin:/usr/bin:/sbin:/bin:{own}");
@@ -400,6 +408,11 @@ impl Ground {
         let skip = words.chars().count().saturating_sub(LAST_WORDS);
         words.chars().skip(skip).collect()
     }
+}
+
+/// What the daemon of a resource is called on the node.
+fn service(resource: &str) -> String {
+    format!("mps-{resource}")
 }
 
 fn text(path: &Path) -> String {

@@ -8,6 +8,22 @@ pub(super) const PING: &str = "get_default_active_thread_percentage\n";
 /// Ends the daemon; servers that still run have ten seconds.
 pub(super) const QUIT: &str = "quit -t 10\n";
 
+/// Asks for the servers.
+pub(super) const SERVERS: &str = "get_server_list\n";
+
+/// Asks for the clients of a server.
+pub(super) fn clients_of(server: u32) -> String {
+    format!("get_client_list {server}\n")
+}
+
+/// Process ids of an answer, one a line. A sentence, as `Server 1 not found`, is none.
+pub(super) fn numbers(answer: &str) -> Vec<u32> {
+    answer
+        .lines()
+        .filter_map(|line| line.trim().parse().ok())
+        .collect()
+}
+
 /// Sets the share of threads of a client.
 pub(super) fn set_percentage(percentage: u32) -> String {
     format!("set_default_active_thread_percentage {percentage}\n")

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::daemon::{Ground, Running};
 use super::next::next;
-use super::{Daemon, Place, Status, Wanted, container, problems};
+use super::{Daemon, Place, Policy, Status, Wanted, container, problems};
 use crate::Deps;
 use crate::notice::Level;
 use crate::snapshot::Problem;
@@ -24,8 +24,11 @@ const STEADY: Duration = Duration::from_mins(1);
 
 /// What one daemon's task tells.
 enum Report {
-    /// It answers.
-    Ready(Option<Problem>),
+    /// It answers; what isn't right all the same, and what is to know of it.
+    Ready {
+        problem: Option<Problem>,
+        remark: Option<Problem>,
+    },
     /// It doesn't.
     Failed(Problem),
     /// It is being stopped.
@@ -41,10 +44,10 @@ struct Keeper {
     wish: watch::Sender<Option<Daemon>>,
 }
 
-/// Runs the daemons that are wanted, and says which are ready, until `stop`. Then all of them are stopped, and GPUs have
-/// the mode again that they had. `None` is for a wish that isn't known yet.
+/// Runs the daemons that are wanted, and says which are ready, until `stop`. `None` is for a wish that isn't known yet.
 ///
-/// Where this future is dropped instead, daemons end at once, and the next agent gives the modes back.
+/// What runs then runs on, as pods may use it: the next agent takes it over, or ends it where it isn't wanted and no pod
+/// holds it, and so does [`uninstall`](super::uninstall). The same where this future is dropped.
 pub async fn run(
     deps: Arc<Deps>,
     mut wanted: watch::Receiver<Option<Wanted>>,
@@ -65,13 +68,13 @@ pub async fn run(
             }
         };
         // With another place everything is another: all daemons there end first.
-        let ground = Ground::new(Arc::clone(&deps), place.clone());
+        let ground = Ground::new(&deps, place.clone());
         let mut floor = Floor::new(ground, place, status.clone());
-        let go_on = floor.keep(&mut wanted, &mut stop).await;
-        floor.clear().await;
-        if !go_on {
+        if !floor.keep(&mut wanted, &mut stop).await {
+            status.send_replace(Status::default());
             return;
         }
+        floor.clear().await;
     }
 }
 
@@ -90,6 +93,8 @@ struct Floor {
     wrong: BTreeMap<String, Problem>,
     /// What is wrong with what runs.
     failed: BTreeMap<String, Problem>,
+    /// What is to know of what runs.
+    remarks: BTreeMap<String, Problem>,
     /// True until modes were given back that an agent before us left.
     is_new: bool,
 }
@@ -108,6 +113,7 @@ impl Floor {
             reports,
             wrong: BTreeMap::new(),
             failed: BTreeMap::new(),
+            remarks: BTreeMap::new(),
             is_new: true,
         }
     }
@@ -205,12 +211,20 @@ impl Floor {
     }
 
     async fn note(&mut self, resource: String, report: Report) {
-        let is_ready = matches!(report, Report::Ready(_));
+        let is_ready = matches!(report, Report::Ready { .. });
+        self.remarks.remove(&resource);
         match report {
-            Report::Ready(Some(problem)) | Report::Failed(problem) => {
+            Report::Ready { problem, remark } => {
+                self.failed.remove(&resource);
+                self.failed
+                    .extend(problem.map(|problem| (resource.clone(), problem)));
+                self.remarks
+                    .extend(remark.map(|remark| (resource.clone(), remark)));
+            }
+            Report::Failed(problem) => {
                 self.failed.insert(resource.clone(), problem);
             }
-            Report::Ready(None) | Report::Down => {
+            Report::Down => {
                 self.failed.remove(&resource);
             }
             Report::Over => {
@@ -240,8 +254,9 @@ impl Floor {
         let mut problems = self.failed.clone();
         problems.extend(self.wrong.clone());
         self.status.send_if_modified(|status| {
-            let differs = status.problems != problems;
+            let differs = status.problems != problems || status.remarks != self.remarks;
             status.problems = problems;
+            status.remarks.clone_from(&self.remarks);
             differs
         });
     }
@@ -325,13 +340,17 @@ async fn serve(
         daemon.active_thread_percentage
     );
     ground.tell(Level::Info, text);
-    if let Some(problem) = &running.remark {
-        ground.tell(
-            Level::Warning,
-            format!("{name}: {}; {}", problem.message, problem.hint),
-        );
+    let asked_for = ground.policy == Policy::Leave;
+    let level = if asked_for { Level::Info } else { Level::Warning };
+    let problem = running.problem.iter().map(|problem| (Level::Warning, problem));
+    for (level, problem) in problem.chain(running.remark.iter().map(|remark| (level, remark))) {
+        ground.tell(level, format!("{name}: {}; {}", problem.message, problem.hint));
     }
-    let _ = report.send((name.clone(), Report::Ready(running.remark.clone())));
+    let ready = Report::Ready {
+        problem: running.problem.clone(),
+        remark: running.remark.clone(),
+    };
+    let _ = report.send((name.clone(), ready));
     let ended = tokio::select! {
         problem = ground.ended(daemon, &mut running) => Some(problem),
         _ = wishes.wait_for(|wish| wish.as_ref() != Some(daemon)) => None,

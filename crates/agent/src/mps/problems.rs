@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::modes::Open;
 use crate::snapshot::Problem;
 
 fn problem(reason: &str, message: String, hint: impl Into<String>) -> Problem {
@@ -80,12 +81,58 @@ pub(super) fn label(path: &Path, error: &std::io::Error) -> Problem {
     )
 }
 
-pub(super) fn compute_mode(uuid: &str, error: &str) -> Problem {
+pub(super) fn compute_mode(open: &Open) -> Problem {
+    let uuid = &open.uuid;
     problem(
         "ComputeModeFailed",
-        format!("could not set {uuid} to `EXCLUSIVE_PROCESS`: {error}"),
-        format!("`nvidia-smi -i {uuid} -c EXCLUSIVE_PROCESS` on the node says more"),
+        format!("could not set {uuid} to `EXCLUSIVE_PROCESS`: {}", why(open)),
+        format!(
+            "`nvidia-smi -i {uuid} -c EXCLUSIVE_PROCESS` on the node says more; without `--mps-compute-mode=exclusive` it is \
+             shared all the same"
+        ),
     )
+}
+
+pub(super) fn prohibited(open: &Open) -> Problem {
+    let uuid = &open.uuid;
+    problem(
+        "ComputeModeProhibited",
+        format!(
+            "{uuid} is in compute mode `PROHIBITED`, which lets no process in: {}",
+            why(open)
+        ),
+        format!("`nvidia-smi -i {uuid} -c DEFAULT` on the node, or on its host where it is passed through"),
+    )
+}
+
+/// Nothing is broken, but people count on MPS to keep others out.
+pub(super) fn not_exclusive(all: &[Open]) -> Problem {
+    let told = all.iter().map(|open| {
+        let mode = open
+            .mode
+            .map_or("an unknown mode".to_owned(), |mode| format!("`{}`", mode.word()));
+        format!("{} stays in {mode} ({})", open.uuid, why(open))
+    });
+    let told = told.collect::<Vec<_>>().join(", ");
+    let refused = all.iter().find(|open| open.why.is_some());
+    problem(
+        "NotExclusive",
+        format!(
+            "{told}: a process that is no client of MPS can use it as well, in time slices and without a limit of memory"
+        ),
+        match refused {
+            Some(open) => format!(
+                "`nvidia-smi -i {} -c EXCLUSIVE_PROCESS` on the node says more; where it shall be so: \
+                 `--mps-compute-mode=leave`",
+                open.uuid
+            ),
+            None => "nothing has to be done".to_owned(),
+        },
+    )
+}
+
+fn why(open: &Open) -> &str {
+    open.why.as_deref().unwrap_or("`--mps-compute-mode=leave`")
 }
 
 pub(super) fn another_daemon(pipe: &Path) -> Problem {
@@ -97,11 +144,19 @@ pub(super) fn another_daemon(pipe: &Path) -> Problem {
     )
 }
 
+pub(super) fn not_found(error: &std::io::Error) -> Problem {
+    problem(
+        "DaemonUnknown",
+        format!("it can't be told whether a daemon runs that an agent before this one started: {error}"),
+        "it is tried again; `systemctl status 'pitcrew-mps-*'` on the node says more",
+    )
+}
+
 pub(super) fn not_started(error: &std::io::Error) -> Problem {
     problem(
         "DaemonFailed",
         format!("could not start the daemon: {error}"),
-        "`unshare` and `sh` must be on the node",
+        "`unshare`, `sh`, and without systemd `setsid`, must be on the node",
     )
 }
 

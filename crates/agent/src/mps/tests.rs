@@ -1,9 +1,10 @@
 //! The daemons on an imaginary host. How the imaginary daemon answers was seen of driver 550's.
 
 mod host;
+mod outliving;
 mod running;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use pitcrew_core::plugin::{Device, Resource, Sharing};
@@ -242,6 +243,8 @@ fn answers_of_the_daemon_are_read_as_it_writes_them() {
     assert!(dialogue::is_memory("1500M\n", 1500));
     assert!(!dialogue::is_memory("\n", 1500));
     assert!(!dialogue::is_memory("Unknown command \"x\"\n", 1500));
+    assert_eq!(dialogue::numbers("30471\n4711\n"), [30471, 4711]);
+    assert_eq!(dialogue::numbers("Server 1 not found\n"), Vec::<u32>::new());
     assert_eq!(Mode::read("Exclusive_Process\n"), Some(Mode::ExclusiveProcess));
     assert_eq!(Mode::read("Default\n"), Some(Mode::Default));
     assert_eq!(Mode::read("[N/A]\n"), None);
@@ -252,6 +255,7 @@ proptest! {
     fn whatever_the_daemon_says_is_read_without_a_panic(answer in ".*", number: u64, percentage: u32) {
         let _ = dialogue::is_memory(&answer, number);
         let _ = dialogue::is_percentage(&answer, percentage);
+        let _ = dialogue::numbers(&answer);
         let _ = Mode::read(&answer);
         let _ = dialogue::is_memory(&format!("{number}G"), 0);
     }

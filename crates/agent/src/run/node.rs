@@ -306,6 +306,12 @@ impl Node {
             unhealthy: self.plugin.unhealthy.clone(),
             tier: self.way.as_ref().map_or(Tier::Unknown, |way| way.tier),
             problems: self.problems.clone(),
+            remarks: self
+                .shared
+                .remark()
+                .map(|remark| (Part::Mps, remark))
+                .into_iter()
+                .collect(),
         }
     }
 

@@ -105,10 +105,14 @@ pub(super) async fn mps(
     let ask = async {
         // UUIDs of GPUs that a daemon has been wanted for.
         let mut served: BTreeSet<String> = BTreeSet::new();
+        let mut is_first = true;
         loop {
             let now = shares.borrow_and_update().clone();
             let mut waits = false;
             if let Some(Shares { daemons, place }) = now {
+                if std::mem::take(&mut is_first) {
+                    served = mps::left(&deps.root, &place);
+                }
                 let gpus = |daemon: &mps::Daemon| {
                     let uuids = daemon.gpus.iter().map(|part| part.uuid.clone());
                     uuids.collect::<Vec<_>>()

@@ -381,10 +381,20 @@ fn devices(snapshot: &Snapshot) -> Judgement {
             "see the hint of Healthy",
         );
     }
-    match config {
+    let remark = snapshot.remarks.get(&Part::Mps);
+    let remark = remark.filter(|_| snapshot.resources.iter().any(is_shared));
+    match (config, remark) {
         // What was good before is still in force.
-        Some(problem) => Judgement::problem(kind, ConditionStatus::True, problem),
-        None => Judgement::holds(kind, "Advertised", told),
+        (Some(problem), _) => Judgement::problem(kind, ConditionStatus::True, problem),
+        (None, Some(remark)) => {
+            let message = format!("{told}; {}", remark.message);
+            let remark = Problem {
+                message,
+                ..remark.clone()
+            };
+            Judgement::problem(kind, ConditionStatus::True, &remark)
+        }
+        (None, None) => Judgement::holds(kind, "Advertised", told),
     }
 }
 

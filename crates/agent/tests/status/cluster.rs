@@ -55,8 +55,18 @@ impl System for Nothing {
     fn restart_unit<'a>(&'a self, _unit: &'a str) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(future::pending())
     }
-    fn start(&self, _: &Path, _: &[String], _: &[(String, String)]) -> io::Result<Box<dyn Process>> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn start<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Path,
+        _: &'a [String],
+        _: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
+        Box::pin(async { Ok(None) })
     }
     fn run<'a>(
         &'a self,

@@ -219,8 +219,13 @@ fn cases() -> Vec<(&'static str, Snapshot, &'static str)> {
         ),
         (
             "MPS is down, and somebody shares by it",
-            node::with_problem(shared_by_mps, Part::Mps, "MpsDown"),
+            node::with_problem(shared_by_mps.clone(), Part::Mps, "MpsDown"),
             "!MpsDown DriverRunning NativeCdi !MpsDown AllHealthy ?NotProven",
+        ),
+        (
+            "MPS keeps nobody out, and somebody shares by it",
+            node::with_remark(shared_by_mps, Part::Mps, "NotExclusive"),
+            "Ready DriverRunning NativeCdi NotExclusive AllHealthy ?NotProven",
         ),
         (
             "MPS is down, and nobody shares by it",

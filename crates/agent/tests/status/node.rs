@@ -46,6 +46,7 @@ pub(crate) fn looked((root, machine): &(HostRoot, Machine)) -> Snapshot {
         unhealthy: BTreeMap::new(),
         tier: Tier::Native,
         problems: BTreeMap::new(),
+        remarks: BTreeMap::new(),
     }
 }
 
@@ -84,6 +85,7 @@ pub(crate) fn nothing_known() -> Snapshot {
         unhealthy: BTreeMap::new(),
         tier: Tier::Unknown,
         problems: BTreeMap::new(),
+        remarks: BTreeMap::new(),
     }
 }
 
@@ -94,6 +96,14 @@ pub(crate) fn with_problem(mut snapshot: Snapshot, part: Part, reason: &str) -> 
         hint: format!("hint of {reason}"),
     };
     snapshot.problems.insert(part, problem);
+    snapshot
+}
+
+/// The part works, and there is something to know of it.
+pub(crate) fn with_remark(snapshot: Snapshot, part: Part, reason: &str) -> Snapshot {
+    let mut snapshot = with_problem(snapshot, part, reason);
+    let remark = snapshot.problems.remove(&part);
+    snapshot.remarks.extend(remark.map(|remark| (part, remark)));
     snapshot
 }
 

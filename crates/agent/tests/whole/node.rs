@@ -132,5 +132,17 @@ async fn a_gpu_that_is_shared_through_mps_is_handed_out_once_its_daemon_answers(
     bench.has(GPU, 4).await;
     assert_eq!(bench.node.system().running().len(), 1);
     bench.node.stop_agent().await.unwrap();
-    assert_eq!(bench.node.system().running().len(), 0, "it ends with its agent");
+    assert_eq!(bench.node.system().running().len(), 1, "it outlives its agent");
+    bench.node.start_agent().await;
+    bench.has(GPU, 4).await;
+    assert_eq!(
+        bench.node.system().started().len(),
+        1,
+        "the next one takes it over"
+    );
+    std::fs::write(&file, "version: v1\n").unwrap();
+    bench.has(GPU, 1).await;
+    bench
+        .until("no daemon", || bench.node.system().running().is_empty())
+        .await;
 }

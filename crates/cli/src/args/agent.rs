@@ -129,6 +129,12 @@ pub struct AgentRunArgs {
     /// Where the Multi-Process Service has its pipes and shared memory on the node
     #[arg(long, value_name = "DIR", env = env::MPS_ROOT, hide_env_values = true)]
     pub mps_root: Option<PathBuf>,
+    /// The compute mode of GPUs that are shared through the Multi-Process Service
+    ///
+    /// Without it they are made exclusive where the node allows that. Where it doesn't they are shared in the mode that they
+    /// have: a process that is no client then can use such a GPU as well, which the node's status says.
+    #[arg(long, value_enum, value_name = "MODE", env = env::MPS_COMPUTE_MODE, hide_env_values = true)]
+    pub mps_compute_mode: Option<MpsComputeMode>,
     /// Containers get the devices of `GDRCopy`
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(env = env::GDRCOPY_ENABLED, hide_env_values = true, action = clap::ArgAction::Set)]
@@ -309,6 +315,15 @@ pub enum DeviceLists {
     CdiCri,
 }
 
+/// What is done to the compute mode of GPUs that are shared through the Multi-Process Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MpsComputeMode {
+    /// `EXCLUSIVE_PROCESS`: without it nothing is shared
+    Exclusive,
+    /// The mode that it has is left alone
+    Leave,
+}
+
 /// How devices are named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DeviceIds {
@@ -351,6 +366,10 @@ pub struct AgentUninstallArgs {
     /// Leave alone what the agent wrote at the API server
     #[arg(long)]
     pub no_api: bool,
+    /// Where the Multi-Process Service has its pipes on the node
+    #[arg(long, value_name = "DIR", env = env::MPS_ROOT, hide_env_values = true)]
+    #[arg(default_value = "/run/nvidia/mps")]
+    pub mps_root: PathBuf,
     /// Take away the runtime wrapper, too, although containerd's configuration names it
     ///
     /// Pods with `runtimeClassName: nvidia` then don't start on this node, GPU or not, until its supervisor was restarted.

@@ -18,6 +18,7 @@ mod client;
 mod driver;
 mod in_root;
 mod overrides;
+mod service;
 mod settings;
 mod system;
 mod tell;

@@ -67,22 +67,31 @@ async fn a_restart_of_rke2_finds_the_handler_that_was_installed() {
 }
 
 #[tokio::test]
-async fn a_program_runs_until_it_is_dropped_or_crashes() {
+async fn a_program_runs_until_it_is_ended_or_crashes_and_is_found_by_its_name() {
     let node = Node::builder(scenario("rtx3060")).start().await.unwrap();
     let control = Path::new("/usr/bin/nvidia-cuda-mps-control");
-    let start = || node.system().start(control, &["-f".to_owned()], &[]).unwrap();
-    let first = start();
-    assert_eq!(node.system().running().len(), 1);
+    let arguments = ["-f".to_owned()];
+    let first = node
+        .system()
+        .start("mps", control, &arguments, &[])
+        .await
+        .unwrap();
     drop(first);
+    assert_eq!(node.system().running().len(), 1);
+    let mut found = node.system().find("mps").await.unwrap().unwrap();
+    assert!(node.system().find("another").await.unwrap().is_none());
+    found.end().await;
     assert!(node.system().running().is_empty());
-    let mut second = start();
+    assert!(node.system().find("mps").await.unwrap().is_none());
+    let mut second = node
+        .system()
+        .start("mps", control, &arguments, &[])
+        .await
+        .unwrap();
     assert_eq!(node.system().crash(control), 1);
     assert_eq!(second.wait().await, "it was ended by signal 9");
-    assert!(
-        node.system()
-            .start(Path::new("/usr/bin/absent"), &[], &[])
-            .is_err()
-    );
+    let absent = Path::new("/usr/bin/absent");
+    assert!(node.system().start("absent", absent, &[], &[]).await.is_err());
     assert_eq!(node.system().started().len(), 2);
 }
 

@@ -50,8 +50,18 @@ impl System for Nothing {
     fn restart_unit<'a>(&'a self, _: &'a str) -> Later<'a, io::Result<()>> {
         Box::pin(std::future::pending())
     }
-    fn start(&self, _: &Path, _: &[String], _: &[(String, String)]) -> io::Result<Box<dyn Process>> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn start<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Path,
+        _: &'a [String],
+        _: &'a [(String, String)],
+    ) -> Later<'a, io::Result<Box<dyn Process>>> {
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+
+    fn find<'a>(&'a self, _: &'a str) -> Later<'a, io::Result<Option<Box<dyn Process>>>> {
+        Box::pin(async { Ok(None) })
     }
     fn run<'a>(
         &'a self,

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::Deps;
 use crate::deps::{Driver, Process, System};
+use crate::mps::Policy;
 use crate::notice::Notice;
 use crate::settings::Settings;
 
@@ -25,7 +26,12 @@ pub(super) struct Serving {
     pub(super) percentage: String,
     pub(super) limits: BTreeMap<usize, String>,
     pub(super) visible: String,
+    pub(super) libraries: String,
     pub(super) end: Option<watch::Sender<Option<String>>>,
+    /// Process id; of a daemon that was put there, 0.
+    pub(super) pid: usize,
+    /// Processes that use it.
+    pub(super) clients: Vec<u32>,
 }
 
 /// What the imaginary host is and does.
@@ -33,6 +39,8 @@ pub(super) struct Serving {
 pub(super) struct World {
     /// By pipe directory.
     pub(super) daemons: BTreeMap<String, Serving>,
+    /// Pipes of what was started, by the name that it was started under.
+    pub(super) names: BTreeMap<String, String>,
     /// By UUID, as `nvidia-smi` writes them.
     pub(super) modes: BTreeMap<String, String>,
     /// Everything that was run or started, in short.
@@ -45,9 +53,13 @@ pub(super) struct World {
     pub(super) deaf: bool,
     /// `nvidia-smi -c` fails with this.
     pub(super) no_modes: Option<String>,
+    /// `nvidia-smi -c` says that it is done, and it isn't.
+    pub(super) modes_stay: bool,
     /// `chcon` fails with this.
     pub(super) no_labels: Option<String>,
     pub(super) started: usize,
+    /// Why what is started ends with the agent.
+    pub(super) mortal: Option<String>,
 }
 
 #[derive(Clone)]
@@ -81,7 +93,7 @@ fn value<'a>(env: &'a [(String, String)], name: &str) -> &'a str {
         .map_or("", |(_, value)| value)
 }
 
-struct Child(watch::Receiver<Option<String>>, Host, String);
+struct Child(watch::Receiver<Option<String>>, Host, String, Option<String>);
 
 impl Process for Child {
     fn wait(&mut self) -> BoxFuture<'_, String> {
@@ -93,11 +105,18 @@ impl Process for Child {
         }
         .boxed()
     }
-}
 
-impl Drop for Child {
-    fn drop(&mut self) {
-        self.1.world().daemons.remove(&self.2);
+    fn end(&mut self) -> BoxFuture<'_, ()> {
+        if let Some(serving) = self.1.world().daemons.remove(&self.2)
+            && let Some(end) = serving.end
+        {
+            end.send_replace(Some("it ended with signal: 9".to_owned()));
+        }
+        std::future::ready(()).boxed()
+    }
+
+    fn mortal(&self) -> Option<String> {
+        self.3.clone()
     }
 }
 
@@ -114,12 +133,13 @@ impl System for Host {
         async { Err(io::ErrorKind::Unsupported.into()) }.boxed()
     }
 
-    fn start(
-        &self,
-        program: &Path,
-        arguments: &[String],
-        env: &[(String, String)],
-    ) -> io::Result<Box<dyn Process>> {
+    fn start<'a>(
+        &'a self,
+        name: &'a str,
+        program: &'a Path,
+        arguments: &'a [String],
+        env: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
         let pipe = value(env, "CUDA_MPS_PIPE_DIRECTORY").to_owned();
         let log = self.see(&Path::new(value(env, "CUDA_MPS_LOG_DIRECTORY")).join("control.log"));
         let mut world = self.world();
@@ -128,28 +148,41 @@ impl System for Host {
             .calls
             .push(format!("{} {}", program.display(), arguments.join(" ")));
         let (end, ended) = watch::channel(None);
+        // One that is there and doesn't listen has another key.
+        let key = if world.mute {
+            format!("{pipe} (mute)")
+        } else {
+            pipe
+        };
         if let Some(how) = world.stillborn.clone() {
             std::fs::write(log, "Starting\nno such GPU\n").unwrap();
             end.send_replace(Some(how));
-        } else if !world.mute {
+        } else {
             let serving = Serving {
                 percentage: "100.0".to_owned(),
                 visible: value(env, "CUDA_VISIBLE_DEVICES").to_owned(),
+                libraries: value(env, "LD_LIBRARY_PATH").to_owned(),
                 end: Some(end),
+                pid: world.started,
                 ..Serving::default()
             };
-            world.daemons.insert(pipe.clone(), serving);
-        } else {
-            // It is there, and doesn't listen.
-            world.daemons.insert(
-                format!("{pipe} (mute)"),
-                Serving {
-                    end: Some(end),
-                    ..Serving::default()
-                },
-            );
+            world.daemons.insert(key.clone(), serving);
+            world.names.insert(name.to_owned(), key.clone());
         }
-        Ok(Box::new(Child(ended, self.clone(), pipe)))
+        let child = Child(ended, self.clone(), key, world.mortal.clone());
+        let child: Box<dyn Process> = Box::new(child);
+        std::future::ready(Ok(child)).boxed()
+    }
+
+    fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
+        let world = self.world();
+        let key = world.names.get(name).cloned();
+        let found = key.and_then(|key| {
+            let ended = world.daemons.get(&key)?.end.as_ref()?.subscribe();
+            let child: Box<dyn Process> = Box::new(Child(ended, self.clone(), key, None));
+            Some(child)
+        });
+        std::future::ready(Ok(found)).boxed()
     }
 
     fn run<'a>(
@@ -197,6 +230,9 @@ fn smi(world: &mut World, arguments: &[String]) -> io::Result<String> {
     if let Some(error) = &world.no_modes {
         return Err(io::Error::other(error.clone()));
     }
+    if world.modes_stay {
+        return Ok("Treating as warning and moving on.\nAll done.\n".to_owned());
+    }
     let mode = match arguments[3].as_str() {
         "DEFAULT" => "Default",
         "EXCLUSIVE_PROCESS" => "Exclusive_Process",
@@ -236,6 +272,19 @@ fn control(world: &mut World, pipe: &str, input: &str) -> io::Result<String> {
                 let limit = daemon.limits.get(&words[1].parse().unwrap());
                 answer += limit.map_or("", String::as_str);
                 answer += "\n";
+            }
+            "get_server_list" => {
+                if !daemon.clients.is_empty() {
+                    answer += "4711\n";
+                }
+            }
+            "get_client_list" => {
+                let lines: Vec<String> = daemon
+                    .clients
+                    .iter()
+                    .map(|client| format!("{client}\n"))
+                    .collect();
+                answer += &lines.concat();
             }
             "quit" => {
                 let ended = world.daemons.remove(pipe).unwrap();
@@ -295,10 +344,13 @@ impl Clock for Idle {
 }
 
 /// What an agent gets on that host, and what it tells.
-pub(super) fn deps(host: &Host) -> (Arc<Deps>, UnboundedReceiver<Notice>) {
+pub(super) fn deps(host: &Host, policy: Policy) -> (Arc<Deps>, UnboundedReceiver<Notice>) {
     let (notices, told) = unbounded_channel();
     let deps = Deps {
-        settings: Settings::new("worker-1"),
+        settings: Settings {
+            mps_compute_mode: policy,
+            ..Settings::new("worker-1")
+        },
         driver: Arc::new(Idle),
         host: Arc::new(host.clone()),
         root: host.root.clone(),

@@ -10,16 +10,16 @@ use tokio::task::JoinHandle;
 
 use super::host::{Host, Serving, deps};
 use super::{GPU, inventory, shared};
-use crate::mps::{Place, Status, Wanted, plan, run};
+use crate::mps::{Place, Policy, Status, Wanted, plan, run};
 use crate::notice::Notice;
 
-const PIPE: &str = "/run/nvidia/mps/nvidia.com/gpu/pipe";
-const ALL: [&str; 2] = ["nvidia-cuda-mps-control", "nvidia-smi"];
+pub(super) const PIPE: &str = "/run/nvidia/mps/nvidia.com/gpu/pipe";
+pub(super) const ALL: [&str; 2] = ["nvidia-cuda-mps-control", "nvidia-smi"];
 
-struct Bench {
-    host: Host,
+pub(super) struct Bench {
+    pub(super) host: Host,
     wanted: watch::Sender<Option<Wanted>>,
-    status: watch::Receiver<Status>,
+    pub(super) status: watch::Receiver<Status>,
     told: UnboundedReceiver<Notice>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
@@ -27,21 +27,25 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::with(Policy::WherePossible)
+    }
+
+    pub(super) fn with(policy: Policy) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let host = Host {
             root: dir.path().to_owned(),
             world: std::sync::Arc::default(),
         };
         host.install(&ALL);
-        let mut bench = Self::on(host);
+        let mut bench = Self::on(host, policy);
         bench.dir = Some(dir);
         bench
     }
 
     /// An agent that starts on a host that was used before.
-    fn on(host: Host) -> Self {
-        let (deps, told) = deps(&host);
+    pub(super) fn on(host: Host, policy: Policy) -> Self {
+        let (deps, told) = deps(&host, policy);
         let (wanted, wishes) = watch::channel(None);
         let (say, status) = watch::channel(Status::default());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -60,7 +64,7 @@ impl Bench {
         }
     }
 
-    fn want(&self, replicas: usize, held: &[String], place: Place) {
+    pub(super) fn want(&self, replicas: usize, held: &[String], place: Place) {
         let gpus = inventory("rtx3060");
         let resources = match replicas {
             0 => Vec::new(),
@@ -73,19 +77,19 @@ impl Bench {
         }));
     }
 
-    async fn until(&mut self, what: &str, is_so: impl Fn(&Status) -> bool) -> Status {
+    pub(super) async fn until(&mut self, what: &str, is_so: impl Fn(&Status) -> bool) -> Status {
         let found = self.status.wait_for(|status| is_so(status));
         let found = tokio::time::timeout(Duration::from_mins(10), found).await;
         let found = found.ok().map(|status| status.unwrap().clone());
         found.unwrap_or_else(|| panic!("waited for {what}; there is {:?}", *self.status.borrow()))
     }
 
-    async fn ready(&mut self) -> Status {
+    pub(super) async fn ready(&mut self) -> Status {
         self.until("a daemon", |status| status.ready.contains_key(GPU))
             .await
     }
 
-    async fn problem(&mut self, reason: &str) -> Status {
+    pub(super) async fn problem(&mut self, reason: &str) -> Status {
         self.until(reason, |status| {
             status
                 .problems
@@ -95,7 +99,7 @@ impl Bench {
         .await
     }
 
-    fn notices(&mut self) -> Vec<String> {
+    pub(super) fn notices(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         while let Ok(notice) = self.told.try_recv() {
             lines.push(format!("{:?}: {}", notice.level, notice.text));
@@ -103,12 +107,48 @@ impl Bench {
         lines
     }
 
-    async fn stop(&mut self) {
+    /// Sharing is switched off, and the daemon gone.
+    pub(super) async fn gone(&mut self) {
+        self.want(0, &[], Place::default());
+        let mut looks = 0;
+        while !self.host.world().daemons.is_empty() || !self.notes().is_empty() {
+            looks += 1;
+            assert!(looks < 1000, "something is left: {:?}", self.notes());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What is written down for the next agent.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let root = self.host.root.join("run/nvidia/mps");
+        let dirs = [".daemons", ".compute-modes"].map(|dir| std::fs::read_dir(root.join(dir)));
+        let entries = dirs.into_iter().flatten().flatten().flatten();
+        entries.map(|entry| entry.path().display().to_string()).collect()
+    }
+
+    pub(super) fn pid(&self) -> usize {
+        self.host.world().daemons[PIPE].pid
+    }
+
+    /// As by `kill -9`.
+    pub(super) async fn kill(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    pub(super) async fn stop(&mut self) {
         drop(self.stop.take());
         (&mut self.task).await.unwrap();
     }
 
-    fn mode(&self) -> String {
+    /// How often a mode was set.
+    pub(super) fn sets(&self) -> usize {
+        let world = self.host.world();
+        let sets = world.calls.iter().filter(|call| call.contains(" -c "));
+        sets.filter(|call| call.starts_with("nvidia-smi")).count()
+    }
+
+    pub(super) fn mode(&self) -> String {
         self.host
             .world()
             .modes
@@ -118,7 +158,7 @@ impl Bench {
     }
 }
 
-fn gpu() -> String {
+pub(super) fn gpu() -> String {
     inventory("rtx3060").gpus[0]
         .readings
         .uuid
@@ -287,8 +327,64 @@ async fn under_selinux_containers_are_let_to_the_directories_or_it_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mode_that_can_not_be_set_is_told_with_the_command() {
+async fn where_the_mode_can_not_be_set_it_is_shared_as_it_is_and_told_what_that_means() {
     let mut bench = Bench::new();
+    bench.host.world().no_modes = Some("Insufficient Permissions".to_owned());
+    bench.want(2, &[], Place::default());
+    let status = bench.ready().await;
+    assert_eq!(status.problems, BTreeMap::new());
+    let remark = status.remark().unwrap();
+    assert_eq!(remark.reason, "NotExclusive");
+    assert_eq!(
+        remark.message,
+        format!(
+            "nvidia.com/gpu: {} stays in `DEFAULT` (Insufficient Permissions): a process that is no client of MPS can use \
+             it as well, in time slices and without a limit of memory",
+            gpu()
+        )
+    );
+    let command = format!("nvidia-smi -i {} -c EXCLUSIVE_PROCESS", gpu());
+    assert!(remark.hint.contains(&command), "{remark:?}");
+    let told = bench.notices();
+    let warned = told.iter().find(|line| line.contains("stays in `DEFAULT`"));
+    assert!(warned.is_some_and(|line| line.starts_with("Warning")), "{told:?}");
+    // Nothing was changed, so there is nothing to give back.
+    bench.host.world().no_modes = None;
+    bench.host.world().calls.clear();
+    bench.gone().await;
+    assert_eq!(bench.sets(), 0);
+}
+
+/// `nvidia-smi` ends with success where a GPU does not support it.
+#[tokio::test(start_paused = true)]
+async fn a_mode_that_was_set_and_is_not_so_is_found_out() {
+    let mut bench = Bench::new();
+    bench.host.world().modes_stay = true;
+    bench.want(2, &[], Place::default());
+    let remark = bench.ready().await.remark().unwrap();
+    assert!(
+        remark.message.contains("it is in `DEFAULT` all the same"),
+        "{remark:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_nvidia_smi_shares_in_the_mode_that_it_has() {
+    let mut bench = Bench::new();
+    std::fs::remove_file(bench.host.root.join("usr/bin/nvidia-smi")).unwrap();
+    bench.want(2, &[], Place::default());
+    let remark = bench.ready().await.remark().unwrap();
+    assert!(
+        remark
+            .message
+            .contains("stays in an unknown mode (there is no `nvidia-smi` under /)"),
+        "{remark:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_who_insists_on_exclusive_gpus_shares_none_that_is_not() {
+    let mut bench = Bench::with(Policy::Exclusive);
     bench.host.world().no_modes = Some("Insufficient Permissions".to_owned());
     bench.want(2, &[], Place::default());
     let problem = bench.problem("ComputeModeFailed").await.problem().unwrap();
@@ -296,13 +392,79 @@ async fn a_mode_that_can_not_be_set_is_told_with_the_command() {
         problem.message.ends_with("Insufficient Permissions"),
         "{problem:?}"
     );
-    assert!(
-        problem
-            .hint
-            .contains(&format!("nvidia-smi -i {} -c EXCLUSIVE_PROCESS", gpu())),
-        "{problem:?}"
-    );
+    let command = format!("nvidia-smi -i {} -c EXCLUSIVE_PROCESS", gpu());
+    assert!(problem.hint.contains(&command), "{problem:?}");
     assert_eq!(bench.host.world().started, 0);
+    bench.host.world().no_modes = None;
+    let status = bench.ready().await;
+    assert_eq!((status.problems, status.remarks), Default::default());
+    assert_eq!(bench.mode(), "Exclusive_Process");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mode_that_shall_be_left_alone_is_only_read() {
+    let mut bench = Bench::with(Policy::Leave);
+    bench.want(2, &[], Place::default());
+    let remark = bench.ready().await.remark().unwrap();
+    assert!(
+        remark
+            .message
+            .contains("stays in `DEFAULT` (`--mps-compute-mode=leave`)"),
+        "{remark:?}"
+    );
+    assert_eq!(remark.hint, "nothing has to be done");
+    let told = bench.notices();
+    assert!(!told.iter().any(|line| line.starts_with("Warning")), "{told:?}");
+    bench.gone().await;
+    assert_eq!(bench.sets(), 0);
+    // One that its owner made exclusive needs no word.
+    let mut bench = Bench::with(Policy::Leave);
+    bench
+        .host
+        .world()
+        .modes
+        .insert(gpu(), "Exclusive_Process".to_owned());
+    bench.want(2, &[], Place::default());
+    assert_eq!(bench.ready().await.remark(), None);
+    assert_eq!(bench.sets(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gpu_that_lets_nobody_in_is_not_shared() {
+    let mut bench = Bench::with(Policy::Leave);
+    bench.host.world().modes.insert(gpu(), "Prohibited".to_owned());
+    bench.want(2, &[], Place::default());
+    let status = bench.problem("ComputeModeProhibited").await;
+    assert!(status.ready.is_empty());
+    assert_eq!(bench.sets(), 0);
+}
+
+/// An agent before had set it, and nobody had told it not to.
+#[tokio::test(start_paused = true)]
+async fn a_mode_that_an_agent_before_set_is_given_back_before_it_is_left_alone() {
+    let mut bench = Bench::new();
+    bench.want(2, &[], Place::default());
+    bench.ready().await;
+    assert_eq!(bench.mode(), "Exclusive_Process");
+    bench.kill().await;
+    let mut next = Bench::on(bench.host.clone(), Policy::Leave);
+    next.want(2, &[], Place::default());
+    next.ready().await;
+    assert_eq!(next.mode(), "Default");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_driver_beside_the_systems_programs_is_found_with_its_libraries() {
+    let mut bench = Bench::new();
+    let from = bench.host.root.join("usr/bin");
+    let to = bench.host.root.join("usr/local/nvidia/bin");
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    std::fs::rename(from, to).unwrap();
+    bench.want(2, &[], Place::default());
+    bench.ready().await;
+    let world = bench.host.world();
+    let libraries = world.daemons[PIPE].libraries.clone();
+    assert_eq!(libraries, "/usr/local/nvidia/lib64:/usr/local/nvidia/lib");
 }
 
 /// The daemon says nothing where it takes no limit, so it is asked.
@@ -327,29 +489,6 @@ async fn a_daemon_that_never_answers_is_given_up() {
             .ends_with("the daemon has not answered within 10 s"),
         "{problem:?}"
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stop_leaves_nothing_but_directories() {
-    let mut bench = Bench::new();
-    bench.want(2, &[], Place::default());
-    bench.ready().await;
-    bench.stop().await;
-    assert_eq!(bench.mode(), "Default");
-    assert!(bench.host.world().daemons.is_empty());
-    assert!(
-        bench
-            .host
-            .world()
-            .calls
-            .iter()
-            .any(|call| call.contains("quit -t 10"))
-    );
-    for dir in [".daemons", ".compute-modes"] {
-        let left = std::fs::read_dir(bench.host.root.join("run/nvidia/mps").join(dir)).unwrap();
-        assert_eq!(left.count(), 0, "{dir}");
-    }
-    assert_eq!(*bench.status.borrow(), Status::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -388,65 +527,6 @@ async fn a_daemon_whose_gpu_a_pod_holds_stays_when_sharing_changes_until_the_pod
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_was_killed_is_cleaned_up_after() {
-    let mut bench = Bench::new();
-    bench.want(2, &[], Place::default());
-    bench.ready().await;
-    bench.task.abort();
-    let _ = (&mut bench.task).await;
-    assert!(
-        bench.host.world().daemons.is_empty(),
-        "a child ends with its parent"
-    );
-    assert_eq!(bench.mode(), "Exclusive_Process");
-    let next = Bench::on(bench.host.clone());
-    next.want(0, &[], Place::default());
-    let mut looks = 0;
-    while next.mode() != "Default" {
-        looks += 1;
-        assert!(looks < 1000, "the mode was not given back");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_pod_of_an_agent_before_keeps_its_daemon_though_sharing_is_off_now() {
-    let mut bench = Bench::new();
-    bench.want(2, &[], Place::default());
-    bench.ready().await;
-    bench.task.abort();
-    let _ = (&mut bench.task).await;
-    let mut next = Bench::on(bench.host.clone());
-    next.want(0, &[gpu()], Place::default());
-    let status = next.ready().await;
-    assert_eq!(status.problem().unwrap().reason, "WaitsForPods");
-    assert_eq!(bench.host.world().daemons[PIPE].percentage, "50.0");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_daemon_that_outlived_its_agent_is_taken_over_with_its_clients() {
-    let mut bench = Bench::new();
-    bench.want(2, &[], Place::default());
-    bench.ready().await;
-    // As where the agent was killed and its children weren't.
-    let left = bench.host.world().daemons.remove(PIPE).unwrap();
-    let end = left.end.as_ref().unwrap().clone();
-    bench.task.abort();
-    let _ = (&mut bench.task).await;
-    bench.host.world().daemons.insert(PIPE.to_owned(), left);
-    let mut next = Bench::on(bench.host.clone());
-    next.want(2, &[], Place::default());
-    next.ready().await;
-    assert_eq!(bench.host.world().started, 1);
-    // It is watched all the same.
-    drop(end);
-    bench.host.world().daemons.remove(PIPE);
-    next.problem("DaemonFailed").await;
-    next.ready().await;
-    assert_eq!(bench.host.world().started, 2);
-}
-
-#[tokio::test(start_paused = true)]
 async fn another_ones_daemon_is_neither_used_nor_ended() {
     let mut bench = Bench::new();
     bench
@@ -457,7 +537,10 @@ async fn another_ones_daemon_is_neither_used_nor_ended() {
     bench.want(2, &[], Place::default());
     let problem = bench.problem("AnotherDaemon").await.problem().unwrap();
     assert!(problem.hint.contains("mps-control-daemon"), "{problem:?}");
-    bench.stop().await;
+    bench.want(0, &[], Place::default());
+    bench
+        .until("nothing wanted", |status| *status == Status::default())
+        .await;
     assert!(bench.host.world().daemons.contains_key(PIPE));
     assert_eq!(bench.mode(), "Default");
 }
@@ -472,7 +555,7 @@ async fn a_gpu_that_its_owner_made_exclusive_stays_so() {
         .insert(gpu(), "Exclusive_Process".to_owned());
     bench.want(2, &[], Place::default());
     bench.ready().await;
-    bench.stop().await;
+    bench.gone().await;
     assert_eq!(bench.mode(), "Exclusive_Process");
 }
 

@@ -41,7 +41,17 @@ impl System for Kernel {
         unreachable!("nothing is restarted for devices")
     }
 
-    fn start(&self, _: &Path, _: &[String], _: &[(String, String)]) -> io::Result<Box<dyn Process>> {
+    fn start<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Path,
+        _: &'a [String],
+        _: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
+        unreachable!("nothing is started for devices")
+    }
+
+    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
         unreachable!("nothing is started for devices")
     }
 

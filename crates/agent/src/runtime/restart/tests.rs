@@ -337,7 +337,17 @@ impl System for Machine {
         unreachable!("no device is made for a restart")
     }
 
-    fn start(&self, _: &Path, _: &[String], _: &[(String, String)]) -> io::Result<Box<dyn Process>> {
+    fn start<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Path,
+        _: &'a [String],
+        _: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
+        unreachable!("nothing is started for a restart")
+    }
+
+    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
         unreachable!("nothing is started for a restart")
     }
 

@@ -8,9 +8,10 @@ use pitcrew_agent::Settings;
 use pitcrew_agent::config::{Fallback, Source, Sources};
 use pitcrew_agent::health::XidFilter;
 use pitcrew_agent::labels::SinkKind;
+use pitcrew_agent::mps::Policy;
 use pitcrew_agent::runtime::restart::Consent;
 use pitcrew_agent::runtime::toolkit_env;
-use pitcrew_cli::{AgentRunArgs, ConfigFallback, LabelSink};
+use pitcrew_cli::{AgentRunArgs, ConfigFallback, LabelSink, MpsComputeMode};
 
 use super::overrides;
 use crate::error::Error;
@@ -33,6 +34,11 @@ pub(super) fn of(args: &AgentRunArgs, root: &Path, namespace: &str) -> Result<Se
         fallbacks: args.fallback_strategies.iter().copied().map(fallback).collect(),
     };
     settings.overrides = overrides::of(args)?;
+    settings.mps_compute_mode = match args.mps_compute_mode {
+        None => Policy::WherePossible,
+        Some(MpsComputeMode::Exclusive) => Policy::Exclusive,
+        Some(MpsComputeMode::Leave) => Policy::Leave,
+    };
     settings.labels = args.label_sink.map(|sink| match sink {
         LabelSink::Node => SinkKind::Node,
         LabelSink::NodeFeature => SinkKind::NodeFeature,

@@ -11,19 +11,21 @@ use futures_util::future::BoxFuture;
 use pitcrew_agent::deps::{Process, System};
 use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
+
+use super::service;
 
 /// Where programs of a host are.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// How long a module may take to load, and a program to run: a driver without its GPUs can take minutes.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 /// How long a unit may take to restart: RKE2 starts its images anew.
 const RESTART: Duration = Duration::from_mins(15);
 /// How much of what a program complains of is told.
 const MOST: usize = 500;
 
 /// The host whose root is at a directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Host {
     root: PathBuf,
 }
@@ -35,8 +37,13 @@ impl Host {
         }
     }
 
+    /// Where the host's root is.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// A program of the host, with the host's root as its own.
-    fn command(&self, program: &Path, arguments: &[String], env: &[(String, String)]) -> Command {
+    pub(super) fn command(&self, program: &Path, arguments: &[String], env: &[(String, String)]) -> Command {
         let mut command = if self.root == Path::new("/") {
             let mut command = Command::new(program);
             command.args(arguments);
@@ -60,7 +67,12 @@ impl Host {
     }
 
     /// Runs it to its end; its standard output.
-    async fn finish(&self, mut command: Command, input: &str, patience: Duration) -> io::Result<String> {
+    pub(super) async fn finish(
+        &self,
+        mut command: Command,
+        input: &str,
+        patience: Duration,
+    ) -> io::Result<String> {
         command.stdin(Stdio::piped());
         command.stdout(Stdio::piped());
         command.stderr(Stdio::piped());
@@ -92,7 +104,7 @@ impl Host {
         Err(io::Error::other(text))
     }
 
-    async fn tool(&self, name: &str, arguments: &[&str], patience: Duration) -> io::Result<()> {
+    pub(super) async fn tool(&self, name: &str, arguments: &[&str], patience: Duration) -> io::Result<()> {
         let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
         let command = self.command(Path::new(name), &arguments, &[]);
         let result = self.finish(command, "", patience).await;
@@ -128,15 +140,18 @@ impl System for Host {
         async move { self.tool("systemctl", &["restart", "--", unit], RESTART).await }.boxed()
     }
 
-    fn start(
-        &self,
-        program: &Path,
-        arguments: &[String],
-        env: &[(String, String)],
-    ) -> io::Result<Box<dyn Process>> {
-        let mut command = self.command(program, arguments, env);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        Ok(Box::new(Running(command.spawn()?)))
+    fn start<'a>(
+        &'a self,
+        name: &'a str,
+        program: &'a Path,
+        arguments: &'a [String],
+        env: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
+        service::start(self, name, program, arguments, env).boxed()
+    }
+
+    fn find<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
+        service::find(self, name).boxed()
     }
 
     fn run<'a>(
@@ -148,21 +163,6 @@ impl System for Host {
     ) -> BoxFuture<'a, io::Result<String>> {
         let command = self.command(program, arguments, env);
         async move { self.finish(command, input, PATIENCE).await }.boxed()
-    }
-}
-
-/// A program that was started.
-struct Running(Child);
-
-impl Process for Running {
-    fn wait(&mut self) -> BoxFuture<'_, String> {
-        async {
-            match self.0.wait().await {
-                Ok(status) => format!("it ended with {status}"),
-                Err(error) => format!("nobody knows how it ended: {error}"),
-            }
-        }
-        .boxed()
     }
 }
 
@@ -196,38 +196,5 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
-    }
-
-    #[tokio::test]
-    async fn a_program_that_was_started_ends_with_who_started_it() {
-        let host = Host::new(Path::new("/"));
-        let mut short = host.start(Path::new("/bin/true"), &[], &[]).unwrap();
-        assert_eq!(short.wait().await, "it ended with exit status: 0");
-        let dir = tempfile::tempdir().unwrap();
-        let pid = dir.path().join("pid");
-        let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600", pid.display());
-        let long = host
-            .start(Path::new("/bin/sh"), &["-c".to_owned(), script], &[])
-            .unwrap();
-        let read = || std::fs::read_to_string(&pid).ok();
-        let number = loop {
-            match read() {
-                Some(number) => break number,
-                None => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
-        drop(long);
-        let runs = || {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", number.trim()));
-            stat.is_ok_and(|stat| !stat.contains(") Z "))
-        };
-        let ended = async {
-            while runs() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), ended)
-            .await
-            .unwrap();
     }
 }

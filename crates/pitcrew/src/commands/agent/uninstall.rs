@@ -1,7 +1,9 @@
 //! `pitcrew agent uninstall`: takes away what the agent has written on this node.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use pitcrew_agent::mps::{Place, Removal};
 use pitcrew_agent::plugin::is_our_socket;
 use pitcrew_agent::runtime::install::{Executor, Step};
 use pitcrew_agent::runtime::uninstall::{Sites, cluster, look_and_plan};
@@ -10,9 +12,12 @@ use pitcrew_core::plugin::config::GfdFlags;
 use pitcrew_core::ports::HostFs as _;
 use pitcrew_host::{Host, HostRoots, Roots};
 
-use super::{client, settings};
+use super::{client, settings, system};
 use crate::error::Error;
 use crate::output::Output;
+
+/// Where a driver container has its root on the node.
+const DRIVER_CONTAINER: &str = "/run/nvidia/driver";
 
 pub(super) fn run(
     args: &AgentUninstallArgs,
@@ -37,6 +42,12 @@ pub(super) fn run(
         wrapper_too: args.wrapper_too,
     };
     let plan = look_and_plan(&global.root, &fs, &host, sites)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::NoThread)?;
+    // Before anything goes: it refuses where programs use it.
+    let mps = runtime.block_on(mps(&args.mps_root, &global.root))?;
     let executor = Executor::new(&global.root);
     for step in &plan.steps {
         if !args.dry_run {
@@ -44,17 +55,22 @@ pub(super) fn run(
         }
         output.remark(&told(step, args.dry_run))?;
     }
-    if plan.steps.is_empty() {
+    let things = mps.things();
+    let mut left = plan.remarks;
+    if !args.dry_run {
+        left.extend(runtime.block_on(mps.run()));
+    }
+    let verb = if args.dry_run { "would remove" } else { "removed" };
+    for thing in &things {
+        output.remark(&format!("{verb} {thing}"))?;
+    }
+    if plan.steps.is_empty() && things.is_empty() {
         output.remark("nothing of the agent is on this node")?;
     }
-    for remark in &plan.remarks {
+    for remark in &left {
         output.remark(&format!("left: {remark}"))?;
     }
     if !args.no_api {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Error::NoThread)?;
         runtime.block_on(at_the_api_server(args, global, &fs, output))?;
     }
     Ok(ExitStatus::Fine)
@@ -88,6 +104,24 @@ async fn at_the_api_server(
         output.remark(&format!("left: {what}"))?;
     }
     Ok(())
+}
+
+/// What the Multi-Process Service has on the node.
+async fn mps(mps_root: &Path, root: &Path) -> Result<Removal, Error> {
+    let fs = HostRoots::new(Roots::under(root));
+    // Of which driver its programs were is not written down; what it needs them for works with either's.
+    let has_program = |dir: &&str| {
+        let program = Path::new(dir).join("usr/bin/nvidia-cuda-mps-control");
+        fs.kind(&program).is_ok()
+    };
+    let driver_root = ["/", DRIVER_CONTAINER].into_iter().find(has_program);
+    let place = Place {
+        root: mps_root.to_owned(),
+        driver_root: driver_root.unwrap_or("/").into(),
+        selinux: false,
+    };
+    let system = Arc::new(system::Host::new(root));
+    Ok(Removal::look(system, Arc::new(fs), root, &place).await?)
 }
 
 fn told(step: &Step, is_only_said: bool) -> String {
