@@ -30,6 +30,8 @@ pub struct Settings {
     pub toolkit_env: Vec<(String, String)>,
     /// Which restarts of the node's supervisor are allowed.
     pub consent: Consent,
+    /// Whether a containerd that nobody renders a configuration for is given the handler `nvidia`.
+    pub configure_containerd: bool,
     /// Where labels are written.
     pub labels: Sink,
     /// Which XIDs make a GPU sick.
@@ -58,6 +60,7 @@ impl Settings {
             },
             toolkit_env: Vec::new(),
             consent: Consent::default(),
+            configure_containerd: false,
             labels: Sink::Node,
             xids: XidFilter::default(),
             probation: PROBATION,

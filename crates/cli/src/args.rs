@@ -378,6 +378,14 @@ pub struct AgentRunArgs {
     #[arg(env = env::ALLOW_RESTART_OF_ONLY_SERVER, hide_env_values = true, action = clap::ArgAction::Set)]
     #[arg(value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
     pub allow_restart_of_only_server: bool,
+    /// Give containerd the runtime handler `nvidia`, on nodes without RKE2 or K3s
+    ///
+    /// By a drop-in, and a line in its configuration where that imports none; with containerd 1.7 by tables in its
+    /// configuration. Only pods with `runtimeClassName: nvidia` need the handler, and only from containerd's next start on.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::CONFIGURE_CONTAINERD, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
+    pub configure_containerd: bool,
     /// XIDs that don't make a GPU sick, with commas between them, or `all`
     ///
     /// Those that are an application's own fault never do.
@@ -454,6 +462,17 @@ pub struct AgentUninstallArgs {
     /// Pods with `runtimeClassName: nvidia` then don't start on this node, GPU or not, until its supervisor was restarted.
     #[arg(long)]
     pub wrapper_too: bool,
+    /// Stay until told to end, when all is done: what a `DaemonSet` asks of its pods
+    #[arg(long)]
+    pub stay: bool,
+    /// The node's name, as the API server has it
+    ///
+    /// The host's name if not given.
+    #[arg(long, value_name = "NAME", env = env::NODE_NAME, hide_env_values = true)]
+    pub node: Option<String>,
+    /// Ask no API server: the Node keeps the labels and the condition that the agent gave it
+    #[arg(long)]
+    pub no_api: bool,
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,

@@ -83,6 +83,10 @@ pub(crate) enum Error {
     #[error(transparent)]
     UninstallStep(#[from] pitcrew_agent::runtime::install::StepError),
     #[error(transparent)]
+    UninstallLabels(#[from] pitcrew_agent::labels::RemoveError),
+    #[error(transparent)]
+    UninstallStatus(#[from] pitcrew_agent::status::RemoveError),
+    #[error(transparent)]
     Agent(#[from] pitcrew_agent::run::Error),
 }
 
@@ -117,6 +121,8 @@ impl Error {
             | Self::Agent(_)
             | Self::Uninstall(_)
             | Self::UninstallStep(_)
+            | Self::UninstallLabels(_)
+            | Self::UninstallStatus(_)
             | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
     }
@@ -188,6 +194,8 @@ impl Hint for Error {
             | Self::Agent(_)
             | Self::Uninstall(_)
             | Self::UninstallStep(_)
+            | Self::UninstallLabels(_)
+            | Self::UninstallStatus(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)
             | Self::Write(_)

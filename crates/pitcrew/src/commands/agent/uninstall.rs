@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use pitcrew_agent::plugin::is_our_socket;
 use pitcrew_agent::runtime::install::{Executor, Step};
 use pitcrew_agent::runtime::uninstall::look_and_plan;
+use pitcrew_agent::{labels, status};
 use pitcrew_cli::{AgentUninstallArgs, ExitStatus, GlobalArgs};
 use pitcrew_core::ports::HostFs as _;
 use pitcrew_host::{Host, HostRoots, Roots};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::error::Error;
 use crate::output::Output;
@@ -41,7 +44,42 @@ pub(super) fn run(
     for remark in &plan.remarks {
         output.remark(&format!("left: {remark}"))?;
     }
+    if !args.no_api {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::NoThread)?;
+        runtime.block_on(off_the_node(args, global, &fs, output))?;
+    }
+    if args.stay {
+        output.remark("done; staying until told to end")?;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::NoThread)?;
+        let _ = signals.forever().next();
+    }
     Ok(ExitStatus::Fine)
+}
+
+/// What is on the Node object: labels, and the condition, which would be true for ever.
+async fn off_the_node(
+    args: &AgentUninstallArgs,
+    global: &GlobalArgs,
+    fs: &HostRoots,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let node = match &args.node {
+        Some(node) => node.clone(),
+        None => super::host_name(&global.root)?,
+    };
+    let Some(client) = super::client::find(fs, &global.root, output).await? else {
+        return Ok(());
+    };
+    let verb = if args.dry_run { "would take" } else { "took" };
+    if !args.dry_run {
+        labels::remove(client.clone(), &node, None).await?;
+        status::remove(client, &node).await?;
+    }
+    output.remark(&format!("{verb} the agent's labels and its condition off the node {node}"))?;
+    Ok(())
 }
 
 fn told(step: &Step, is_only_said: bool) -> String {
