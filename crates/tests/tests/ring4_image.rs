@@ -17,21 +17,21 @@ use tempfile::TempDir;
 
 /// What was built for the tests; the image of a release is built without imaginary GPUs.
 fn given(name: &str) -> PathBuf {
-    std::env::var_os(name).map(PathBuf::from).expect("run these tests with `cargo xtask test`")
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .expect("run these tests with `cargo xtask test`")
 }
 
-/// Makes the image's archive, and gives its path.
-fn make_image(dir: &Path, name: &str) -> PathBuf {
+/// Makes the image's archive of this `pitcrew`, and gives its path.
+fn make_image(dir: &Path, name: &str, pitcrew: &Path) -> PathBuf {
     let out = dir.join(format!("{name}.tar"));
     let mut image = Command::new(xtask());
-    image.args(["image", "--plain", "--name", "pitcrew:ring4", "--out"]).arg(&out);
-    for (flag, from) in [
-        ("--pitcrew", "PITCREW_BIN"),
-        ("--hook", "PITCREW_HOOK"),
-        ("--scout", "PITCREW_SCOUT"),
-    ] {
-        image.arg(flag).arg(given(from));
-    }
+    image
+        .args(["image", "--plain", "--name", "pitcrew:ring4", "--out"])
+        .arg(&out);
+    image.arg("--pitcrew").arg(pitcrew);
+    image.arg("--hook").arg(given("PITCREW_HOOK"));
+    image.arg("--scout").arg(given("PITCREW_SCOUT"));
     run(image, "").ok();
     out
 }
@@ -42,7 +42,9 @@ fn import(archive: &Path) {
     on_node(&["ctr", "images", "import", "--local", &archive], "").ok();
     let names = on_node(&["ctr", "images", "list", "-q"], "").ok();
     assert!(
-        names.lines().any(|name| name == "docker.io/library/pitcrew:ring4"),
+        names
+            .lines()
+            .any(|name| name == "docker.io/library/pitcrew:ring4"),
         "{names}"
     );
 }
@@ -68,7 +70,10 @@ fn imaginary() -> Value {
     let env = |name: &str, value: &str| add("containers/0/env/-", json!({"name": name, "value": value}));
     let scout = json!([
         add("volumes", json!([{"name": "sys", "hostPath": {"path": "/sys"}}])),
-        add("containers/0/volumeMounts", json!([{"name": "sys", "mountPath": "/host/sys", "readOnly": true}])),
+        add(
+            "containers/0/volumeMounts",
+            json!([{"name": "sys", "mountPath": "/host/sys", "readOnly": true}])
+        ),
         add("containers/0/args/-", json!("--sys=/host/sys")),
         add("containers/0/args/-", json!("--every=1")),
     ]);
@@ -88,22 +93,46 @@ fn node_field(path: &str) -> String {
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
 fn the_same_programs_make_the_same_image_and_the_list_of_its_parts_names_them() {
     let dir = TempDir::new().unwrap();
-    let (one, other) = (make_image(dir.path(), "one"), make_image(dir.path(), "other"));
+    // Any program will do, and this one is small.
+    let program = given("PITCREW_HOOK");
+    let make = |name: &str| make_image(dir.path(), name, &program);
+    let (one, other) = (make("one"), make("other"));
     let same = Command::new("cmp").arg(&one).arg(&other).status().unwrap();
     assert!(same.success(), "two archives of the same programs differ");
-    let parts: Value = serde_json::from_slice(&std::fs::read(one.with_extension("cdx.json")).unwrap()).unwrap();
-    assert_eq!((&parts["bomFormat"], &parts["specVersion"]), (&json!("CycloneDX"), &json!("1.6")));
+    let parts: Value =
+        serde_json::from_slice(&std::fs::read(one.with_extension("cdx.json")).unwrap()).unwrap();
+    assert_eq!(
+        (&parts["bomFormat"], &parts["specVersion"]),
+        (&json!("CycloneDX"), &json!("1.6"))
+    );
     let components = parts["components"].as_array().unwrap();
     let named = |name: &str| components.iter().find(|component| component["name"] == name);
-    for name in ["pitcrew-agent", "pitcrew-hook", "pitcrew-scout", "kube", "libc6", "libgcc-s1"] {
+    for name in [
+        "pitcrew-agent",
+        "pitcrew-hook",
+        "pitcrew-scout",
+        "kube",
+        "libc6",
+        "libgcc-s1",
+    ] {
         assert!(named(name).is_some(), "{name} is not in the list");
     }
     // Imaginary GPUs are in no image, and a test's tools aren't either.
     for name in ["pitcrew-scenario", "pitcrew-sim", "insta"] {
         assert!(named(name).is_none(), "{name} is in the list");
     }
-    assert!(named("kube").unwrap()["hashes"][0]["content"].as_str().unwrap().len() == 64);
-    let without_licence = |component: &&Value| component["licenses"][0]["expression"].as_str().is_none_or(str::is_empty);
+    assert!(
+        named("kube").unwrap()["hashes"][0]["content"]
+            .as_str()
+            .unwrap()
+            .len()
+            == 64
+    );
+    let without_licence = |component: &&Value| {
+        component["licenses"][0]["expression"]
+            .as_str()
+            .is_none_or(str::is_empty)
+    };
     let without: Vec<&Value> = components.iter().filter(without_licence).collect();
     assert!(without.is_empty(), "{without:#?}");
 }
@@ -112,8 +141,13 @@ fn the_same_programs_make_the_same_image_and_the_list_of_its_parts_names_them() 
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
 fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
     let dir = TempDir::new().unwrap();
-    import(&make_image(dir.path(), "image"));
-    let written = ["/var/run/cdi", "/var/lib/rancher/rke2/agent/pitcrew", "/usr/local/nvidia", "/opt/pitcrew"];
+    import(&make_image(dir.path(), "image", &given("PITCREW_BIN")));
+    let written = [
+        "/var/run/cdi",
+        "/var/lib/rancher/rke2/agent/pitcrew",
+        "/usr/local/nvidia",
+        "/opt/pitcrew",
+    ];
     let sockets = || {
         let names = on_node(&["ls", "/var/lib/kubelet/device-plugins"], "").ok();
         names.lines().filter(|name| name.contains("pitcrew")).count()
@@ -124,7 +158,11 @@ fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
     let _deployed = Deployed::new();
     let applied = overlay(&dir.path().join("overlay"), &deploy(), &imaginary());
     let applied = kubectl(&["apply", "-k", &applied], "");
-    assert_eq!((applied.code, applied.stderr.as_str()), (Some(0), ""), "{applied:#?}");
+    assert_eq!(
+        (applied.code, applied.stderr.as_str()),
+        (Some(0), ""),
+        "{applied:#?}"
+    );
 
     // The scout finds the GPU, its label brings the agent, which makes the node ready.
     wait_for("the scout's label", || {
@@ -132,9 +170,18 @@ fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
     });
     for part in ["scout", "agent"] {
         let name = format!("daemonset/pitcrew-{part}");
-        kubectl(&["rollout", "status", &name, "-n", "pitcrew", "--timeout=90s"], "").ok();
+        kubectl(
+            &["rollout", "status", &name, "-n", "pitcrew", "--timeout=90s"],
+            "",
+        )
+        .ok();
     }
-    let ready = ["wait", "--for=condition=Ready", "gpunode/127.0.0.1", "--timeout=60s"];
+    let ready = [
+        "wait",
+        "--for=condition=Ready",
+        "gpunode/127.0.0.1",
+        "--timeout=60s",
+    ];
     let ready = kubectl(&ready, "");
     let log = kubectl(&["logs", "-n", "pitcrew", "daemonset/pitcrew-agent"], "").stdout;
     assert_eq!(ready.code, Some(0), "{ready:#?}\n{log}");
@@ -147,7 +194,12 @@ fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
 
     let namespace = Namespace::new("ring4-image", &[]);
     let look = "test -c /dev/nvidia0 && echo has it; probe load libcuda.so.1";
-    let pod = gpu_pod("takes-1", &json!({"nvidia.com/gpu": 1}), &format!("{look}; sleep 600"), &json!({}));
+    let pod = gpu_pod(
+        "takes-1",
+        &json!({"nvidia.com/gpu": 1}),
+        &format!("{look}; sleep 600"),
+        &json!({}),
+    );
     namespace.kubectl(&["apply", "-f", "-"], &pod).ok();
     wait_for("the pod to have its GPU", || {
         let log = namespace.kubectl(&["logs", "takes-1"], "").stdout;
@@ -155,34 +207,94 @@ fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
     });
 
     // As docs/install.md says. A pod that holds a GPU is not robbed of it.
-    kubectl(&["delete", "daemonset", "pitcrew-agent", "-n", "pitcrew", "--cascade=foreground"], "").ok();
-    let uninstall = overlay(&dir.path().join("uninstall"), &format!("{}/uninstall", deploy()), &json!([]));
+    kubectl(
+        &[
+            "delete",
+            "daemonset",
+            "pitcrew-agent",
+            "-n",
+            "pitcrew",
+            "--cascade=foreground",
+        ],
+        "",
+    )
+    .ok();
+    let uninstall = overlay(
+        &dir.path().join("uninstall"),
+        &format!("{}/uninstall", deploy()),
+        &json!([]),
+    );
     kubectl(&["apply", "-k", &uninstall], "").ok();
     wait_for("it to say who holds a GPU", || {
         let log = kubectl(
-            &["logs", "-n", "pitcrew", "daemonset/pitcrew-uninstall", "-c", "uninstall"],
+            &[
+                "logs",
+                "-n",
+                "pitcrew",
+                "daemonset/pitcrew-uninstall",
+                "-c",
+                "uninstall",
+            ],
             "",
         );
         log.stdout.contains("ring4-image/takes-1").then_some(())
     });
-    assert_ne!(node_files("/var/run/cdi"), before[0], "the pod's specification is still there");
-    namespace.kubectl(&["delete", "pod", "takes-1", "--wait=true"], "").ok();
+    assert_ne!(
+        node_files("/var/run/cdi"),
+        before[0],
+        "the pod's specification is still there"
+    );
+    namespace
+        .kubectl(&["delete", "pod", "takes-1", "--wait=true"], "")
+        .ok();
     // Instead of waiting until the kubelet tries again, which takes longer each time.
-    let pods = ["delete", "pods", "-n", "pitcrew", "-l", "app.kubernetes.io/component=uninstall"];
+    let pods = [
+        "delete",
+        "pods",
+        "-n",
+        "pitcrew",
+        "-l",
+        "app.kubernetes.io/component=uninstall",
+    ];
     kubectl(&pods, "").ok();
-    let done = ["rollout", "status", "daemonset/pitcrew-uninstall", "-n", "pitcrew", "--timeout=60s"];
+    let done = [
+        "rollout",
+        "status",
+        "daemonset/pitcrew-uninstall",
+        "-n",
+        "pitcrew",
+        "--timeout=60s",
+    ];
     kubectl(&done, "").ok();
     for (dir, before) in written.iter().zip(&before) {
         assert_eq!(&node_files(dir), before, "{dir}");
     }
     assert_eq!(sockets(), 0, "a socket is left in the kubelet's directory");
     kubectl(&["delete", "-k", &uninstall, "--wait=true"], "").ok();
-    kubectl(&["delete", "-k", &deploy(), "--wait=true", "--timeout=60s"], "").ok();
+    kubectl(
+        &[
+            "delete",
+            "-k",
+            &deploy(),
+            "--ignore-not-found",
+            "--wait=true",
+            "--timeout=60s",
+        ],
+        "",
+    )
+    .ok();
     wait_for("the node to have no GPU any more", || {
-        matches!(node_field(r".status.allocatable.nvidia\.com/gpu").as_str(), "" | "0").then_some(())
+        matches!(
+            node_field(r".status.allocatable.nvidia\.com/gpu").as_str(),
+            "" | "0"
+        )
+        .then_some(())
     });
     // The scout's two stay until they are taken off: it doesn't know that it was the last.
-    for label in ["nvidia.com/gpu.present-", "feature.node.kubernetes.io/pci-10de.present-"] {
+    for label in [
+        "nvidia.com/gpu.present-",
+        "feature.node.kubernetes.io/pci-10de.present-",
+    ] {
         kubectl(&["label", "node", NODE, label], "").ok();
     }
     assert_eq!(node_field(".metadata.labels"), labels_before);

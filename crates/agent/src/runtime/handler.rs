@@ -85,6 +85,13 @@ pub enum Refused {
     /// CRI's section has another shape there, and containerd 2 ignores it.
     #[error("`{}` is of version 1: write it anew with `containerd config migrate`, and restart containerd", .0.display())]
     VersionOne(PathBuf),
+    /// containerd 1 drops its own default runtime where a file names any.
+    #[error(
+        "`{}` names no runtime, and containerd 1.7 forgets its own where one is added: write a whole one with \
+         `containerd config default`, and restart containerd",
+        .0.display()
+    )]
+    NoRuntime(PathBuf),
     /// The file can't be read or changed.
     #[error("containerd's configuration can't be changed: {0}; add the handler `{HANDLER}` by hand")]
     File(String),
@@ -126,12 +133,17 @@ pub fn plan(fs: &dyn HostFs, host: &Host, binary: &Path) -> Result<Option<Change
     let generation = generation(containerd, text.as_deref())?;
     let program = containerd.binary.value().cloned();
     let program = program.ok_or_else(|| Refused::Unknown("containerd's program was not found".to_owned()))?;
-    // One that isn't there is as good as an empty one.
-    let empty = || BTreeMap::from([(main.clone(), String::new())]);
-    let now = match &text {
-        Some(_) => effective(fs, main, generation)?,
-        None => effective(&Overlay::new(fs, empty()), main, generation)?,
+    let text = text.unwrap_or_default();
+    let is_blank = text.trim().is_empty();
+    // One that says nothing, or isn't there, leaves containerd its defaults, which are those of its newest version.
+    let nothing = if is_blank {
+        let text = format!("version = {}\n", generation.config_version());
+        BTreeMap::from([(main.clone(), text)])
+    } else {
+        BTreeMap::new()
     };
+    let there = Overlay::new(fs, nothing);
+    let now = effective(&there, main, generation)?;
     if let Some((_, theirs)) = now.config.handlers.iter().find(|(name, _)| name == HANDLER) {
         return if Path::new(theirs) == binary {
             Ok(None)
@@ -139,23 +151,22 @@ pub fn plan(fs: &dyn HostFs, host: &Host, binary: &Path) -> Result<Option<Change
             Err(Refused::Theirs(theirs.into()))
         };
     }
-    let text = text.unwrap_or_default();
-    let version = if text.trim().is_empty() {
-        generation.config_version()
-    } else {
-        now.config.version
-    };
+    let version = now.config.version;
     if version < 2 {
         return Err(Refused::VersionOne(main.clone()));
     }
     let model = now.config.default_handler.as_deref().unwrap_or("runc");
     let model = edit::runtime(&now.table, version, model);
+    // Measured with `config dump`; containerd 2 keeps it.
+    if generation == Generation::One && model.is_none() {
+        return Err(Refused::NoRuntime(main.clone()));
+    }
     let handler = HandlerTable::like(version, HANDLER, model, binary);
     let mut refused = None;
     for edits in candidates(generation, main, &text, version, &handler)? {
         let files = edits.iter().map(|edit| (edit.path.clone(), edit.text.clone()));
         let mut files: BTreeMap<PathBuf, String> = files.collect();
-        if text.is_empty() {
+        if is_blank {
             files.entry(main.clone()).or_default();
         }
         let changed = Overlay::new(fs, files);
@@ -163,10 +174,7 @@ pub fn plan(fs: &dyn HostFs, host: &Host, binary: &Path) -> Result<Option<Change
             Ok(next) if is_as_wanted(&now.config, &next.config, binary) => {
                 return Ok(Some(Change {
                     edits,
-                    before: texts(
-                        &Overlay::new(fs, if text.is_empty() { empty() } else { BTreeMap::new() }),
-                        &now,
-                    )?,
+                    before: texts(&there, &now)?,
                     after: texts(&changed, &next)?,
                     containerd: program,
                     binary: binary.to_owned(),
@@ -196,13 +204,7 @@ fn candidates(
         kind: Kind::Piece,
     };
     if generation == Generation::One {
-        // An empty file is one of version 1.
-        let text = if text.trim().is_empty() {
-            handler.appended_to_nothing(text)?
-        } else {
-            handler.appended(text)?
-        };
-        return Ok(vec![vec![piece(text)]]);
+        return Ok(vec![vec![piece(handler.appended(text)?)]]);
     }
     let drop_in = Edit {
         path: beside(main, DROP_IN),

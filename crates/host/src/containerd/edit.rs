@@ -82,20 +82,6 @@ impl HandlerTable {
         )
     }
 
-    /// A file in which nothing is, with the handler and the version that it is of.
-    ///
-    /// # Errors
-    /// As of [`Self::appended`].
-    pub fn appended_to_nothing(&self, text: &str) -> Result<String, ConfigError> {
-        let edited = format!(
-            "{BEGIN}\nversion = {}\n{}{END}\n{text}",
-            self.version,
-            self.tables()
-        );
-        parse_table(&edited)?;
-        Ok(edited)
-    }
-
     /// A file with the handler at its end. The file must not have a handler of this name.
     ///
     /// # Errors

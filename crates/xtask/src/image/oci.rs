@@ -112,33 +112,33 @@ pub(crate) fn save(image: Image<'_>, out: &Path) -> Result<u64> {
     let created_by = |_: &Layer| json!({"created": EPOCH, "created_by": "xtask"});
     let history: Vec<Value> = image.layers.iter().map(created_by).collect();
     for layer in image.layers {
-        let plain = layer.pack()?;
-        diff_ids.push(digest(&plain));
+        let plain = Blob::new(layer.pack()?);
+        diff_ids.push(plain.digest.clone());
         let (kind, blob) = if image.compressed {
-            ("layer.v1.tar+gzip", compress(&plain)?)
+            ("layer.v1.tar+gzip", Blob::new(compress(&plain.bytes)?))
         } else {
             ("layer.v1.tar", plain)
         };
-        layers.push(descriptor(kind, &blob));
-        places.push(place(&blob));
+        layers.push(blob.descriptor(kind));
+        places.push(blob.place());
         blobs.push(blob);
     }
-    let config = serde_json::to_vec(&json!({
+    let config = Blob::new(serde_json::to_vec(&json!({
         "created": EPOCH,
         "architecture": "amd64",
         "os": "linux",
         "config": image.config,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
         "history": history,
-    }))?;
-    let manifest = serde_json::to_vec(&json!({
+    }))?);
+    let manifest = Blob::new(serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("config.v1+json", &config),
+        "config": config.descriptor("config.v1+json"),
         "layers": layers,
         "annotations": image.annotations,
-    }))?;
-    let mut entry = descriptor("manifest.v1+json", &manifest);
+    }))?);
+    let mut entry = manifest.descriptor("manifest.v1+json");
     let tag = image.name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
     entry["platform"] = json!({"architecture": "amd64", "os": "linux"});
     entry["annotations"] =
@@ -148,14 +148,14 @@ pub(crate) fn save(image: Image<'_>, out: &Path) -> Result<u64> {
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [entry],
     });
-    let docker = json!([{"Config": place(&config), "RepoTags": [image.name], "Layers": places}]);
+    let docker = json!([{"Config": config.place(), "RepoTags": [image.name], "Layers": places}]);
 
     let mut archive = Layer::new();
     archive.file("oci-layout", &br#"{"imageLayoutVersion":"1.0.0"}"#[..], 0o644);
     archive.file("index.json", serde_json::to_vec(&index)?, 0o644);
     archive.file("manifest.json", serde_json::to_vec(&docker)?, 0o644);
     for blob in blobs.into_iter().chain([config, manifest]) {
-        archive.file(&place(&blob), blob, 0o644);
+        archive.file(&blob.place(), blob.bytes, 0o644);
     }
     let bytes = archive.pack()?;
     std::fs::write(out, &bytes).with_context(|| format!("could not write {}", out.display()))?;
@@ -171,21 +171,30 @@ fn compress(plain: &[u8]) -> Result<Vec<u8>> {
     Ok(gzip.finish()?)
 }
 
-fn descriptor(kind: &str, blob: &[u8]) -> Value {
-    json!({
-        "mediaType": format!("application/vnd.oci.image.{kind}"),
-        "digest": digest(blob),
-        "size": blob.len(),
-    })
+/// Bytes that are named by what they are.
+struct Blob {
+    bytes: Vec<u8>,
+    digest: String,
 }
 
-fn digest(blob: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(blob)))
-}
+impl Blob {
+    fn new(bytes: Vec<u8>) -> Self {
+        let digest = format!("sha256:{}", hex(&Sha256::digest(&bytes)));
+        Self { bytes, digest }
+    }
 
-/// Where a blob lies in the archive.
-fn place(blob: &[u8]) -> String {
-    format!("blobs/{}", digest(blob).replace(':', "/"))
+    fn descriptor(&self, kind: &str) -> Value {
+        json!({
+            "mediaType": format!("application/vnd.oci.image.{kind}"),
+            "digest": self.digest,
+            "size": self.bytes.len(),
+        })
+    }
+
+    /// Where it lies in the archive.
+    fn place(&self) -> String {
+        format!("blobs/{}", self.digest.replace(':', "/"))
+    }
 }
 
 #[cfg(test)]
@@ -257,7 +266,7 @@ mod tests {
             let blob = |descriptor: &Value| {
                 let digest = descriptor["digest"].as_str().unwrap();
                 let blob = &found[&format!("blobs/{}", digest.replace(':', "/"))];
-                assert_eq!(digest, super::digest(blob));
+                assert_eq!(digest, Blob::new(blob.clone()).digest);
                 assert_eq!(descriptor["size"], blob.len());
                 blob.clone()
             };
@@ -279,7 +288,7 @@ mod tests {
                 } else {
                     plain = packed;
                 }
-                assert_eq!(*diff_id, super::digest(&plain));
+                assert_eq!(*diff_id, Blob::new(plain).digest);
             }
             // What Docker reads says the same.
             let docker = json(&found["manifest.json"]);

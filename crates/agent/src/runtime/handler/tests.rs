@@ -119,7 +119,6 @@ fn nodes() -> Vec<(Generation, Node)> {
     let importing = "imports = [\"/etc/containerd/conf.d/*.toml\"]\nversion = 3\n";
     vec![
         (One, node("1.7.24", Some(TWO))),
-        (One, node("1.7.24", None)),
         (Two, node("2.1.4", Some(THREE))),
         (Two, node("2.1.4", Some(TWO))),
         (Two, node("2.2.0", Some(importing))),
@@ -294,7 +293,13 @@ fn what_is_not_ours_to_change_is_left_alone_with_the_reason() {
         (node("1.7.24", Some(&theirs)), "is `/usr/bin/theirs`, which stays"),
         (node("1.7.24", Some("[plugins.cri]\n")), "of version 1"),
         (node("2.1.4", Some("[plugins.cri]\n")), "of version 1"),
-        (node("1.7.24", Some(inline)), "can't be changed"),
+        (node("1.7.24", None), "names no runtime"),
+        (node("1.7.24", Some("version = 2\n")), "names no runtime"),
+        (node("1.7.24", Some(inline)), "names no runtime"),
+        (
+            node("2.1.4", Some("version = 3\nimports = 1\n")),
+            "can't be changed",
+        ),
         (node("2.1.4", Some("version = {{ tmpl")), "can't be changed"),
         (node("unknown", Some(TWO)), "version can't be told"),
         (Node::rke2(), "this node's supervisor"),
