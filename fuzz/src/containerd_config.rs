@@ -6,8 +6,9 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use pitcrew_core::ports::{FileKind, HostFs};
+use pitcrew_host::containerd::edit::{HandlerTable, runtime, with_import, without};
 use pitcrew_host::containerd::{
-    Generation, NodeFacts, Runtime, Shape, effective, parse, render, render_template, template_data,
+    Generation, NodeFacts, Runtime, Shape, effective, parse, parse_table, render, render_template, template_data,
 };
 
 /// One text in every place.
@@ -51,6 +52,20 @@ fuzz_target!(|text: &str| {
     for generation in [Generation::One, Generation::Two] {
         let _ = effective(&Everywhere(text), Path::new("/etc/c/config.toml"), generation);
     }
+    // What is put in comes out, and the rest is the same to the byte.
+    let (import, binary) = ("/etc/c/conf.d/99-pitcrew*.toml", Path::new("/opt/p/wrapper"));
+    let is_untouched = !text.contains("pitcrew") && !text.contains("/opt/p/wrapper");
+    let mut edited = vec![with_import(text, 3, import)];
+    for version in [2, 3] {
+        let table = parse_table(text).unwrap_or_default();
+        let model = runtime(&table, version, "runc");
+        edited.push(HandlerTable::like(version, "nvidia", model, binary).appended(text));
+    }
+    for edited in edited.into_iter().flatten() {
+        let back = without(&edited, import, "nvidia", binary);
+        assert!(!is_untouched || back == text, "{text:?} became {back:?}");
+    }
+    let _ = without(text, import, "nvidia", binary);
     let node = node();
     let base = render(&Shape::NEWEST, &node);
     if let Ok(rendered) = render_template(text, &base, &template_data(&Shape::NEWEST, &node)) {

@@ -31,6 +31,8 @@ pub struct Settings {
     pub toolkit_env: Vec<(String, String)>,
     /// Which restarts of the node's supervisor are allowed.
     pub consent: Consent,
+    /// Whether a containerd that nobody renders a configuration for is given the handler `nvidia`.
+    pub configure_containerd: bool,
     /// Where labels are written; `None` for what the configuration says, see [`crate::labels::Outlet::of`].
     pub labels: Option<SinkKind>,
     /// Which XIDs make a GPU sick.
@@ -61,6 +63,7 @@ impl Settings {
             },
             toolkit_env: Vec::new(),
             consent: Consent::default(),
+            configure_containerd: false,
             labels: None,
             xids: XidFilter::default(),
             probation: PROBATION,

@@ -58,6 +58,8 @@ pub const MOFED_ENABLED: &str = "MOFED_ENABLED";
 pub const USE_NODE_FEATURE_API: &str = "USE_NODE_FEATURE_API";
 /// As in NVIDIA's device plugin; the same as `agent --no-timestamp`.
 pub const GFD_NO_TIMESTAMP: &str = "GFD_NO_TIMESTAMP";
+/// containerd's configuration may be changed; the same as `agent --configure-containerd`.
+pub const CONFIGURE_CONTAINERD: &str = "PITCREW_CONFIGURE_CONTAINERD";
 /// Restarts are allowed; the same as `agent --allow-restart`.
 pub const ALLOW_RESTART: &str = "PITCREW_ALLOW_RESTART";
 /// Restarts of the only server, too; the same as `agent --allow-restart-of-only-server`.
@@ -215,6 +217,11 @@ pub const ALL: &[(&str, &str)] = &[
     (
         GFD_NO_TIMESTAMP,
         "No label says when labels were made: `true` or `false`. The same as `agent --no-timestamp`.",
+    ),
+    (
+        CONFIGURE_CONTAINERD,
+        "containerd is given the handler `nvidia` on nodes without RKE2 or K3s: `true` or `false`. The same as \
+         `agent --configure-containerd`.",
     ),
     (
         ALLOW_RESTART,

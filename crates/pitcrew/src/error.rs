@@ -95,6 +95,10 @@ pub(crate) enum Error {
     #[error(transparent)]
     UninstallStep(#[from] pitcrew_agent::runtime::install::StepError),
     #[error(transparent)]
+    UninstallLabels(#[from] pitcrew_agent::labels::RemoveError),
+    #[error(transparent)]
+    UninstallStatus(#[from] pitcrew_agent::status::RemoveError),
+    #[error(transparent)]
     Agent(#[from] pitcrew_agent::run::Error),
 }
 
@@ -133,6 +137,8 @@ impl Error {
             | Self::Uninstall(_)
             | Self::UninstallMps(_)
             | Self::UninstallStep(_)
+            | Self::UninstallLabels(_)
+            | Self::UninstallStatus(_)
             | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
     }
@@ -207,6 +213,8 @@ impl Hint for Error {
             | Self::Uninstall(_)
             | Self::UninstallMps(_)
             | Self::UninstallStep(_)
+            | Self::UninstallLabels(_)
+            | Self::UninstallStatus(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)
             | Self::WriteFile { .. }

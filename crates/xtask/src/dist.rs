@@ -99,7 +99,7 @@ fn check(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// The newest `GLIBC_x.y` that a binary names in its version requirements, which are plain strings in it.
-fn newest_glibc(bytes: &[u8]) -> (u32, u32) {
+pub(crate) fn newest_glibc(bytes: &[u8]) -> (u32, u32) {
     let prefix = b"\0GLIBC_";
     let version = |rest: &[u8]| {
         let end = rest.iter().position(|&byte| byte == 0)?;

@@ -65,7 +65,10 @@ pub(crate) fn build(what: &Static) -> Result<PathBuf> {
         .env("CARGO_TARGET_DIR", &target_dir)
         .env(
             "RUSTFLAGS",
-            "-C target-feature=+crt-static -C relocation-model=pie",
+            format!(
+                "-C target-feature=+crt-static -C relocation-model=pie {}",
+                process::without_paths().join(" ")
+            ),
         )
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "z")

@@ -16,6 +16,7 @@ mod dist;
 mod fuzz;
 mod generate;
 mod hook;
+mod image;
 mod nvml;
 mod packages;
 mod process;
@@ -50,6 +51,8 @@ enum Command {
     Chaos(chaos::ChaosArgs),
     /// Build what people run on their hosts: the binary, completions, man pages
     Dist(dist::DistArgs),
+    /// Build the image of all parts that run in a cluster, and the list of what it is made of
+    Image(image::ImageArgs),
     /// Build the static binary of the CDI hooks and the runtime wrapper
     Hook(hook::HookArgs),
     /// Build the static binary that finds out which nodes have a GPU
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Dist(args) => dist::run(&args),
+        Command::Image(args) => image::run(&args),
         Command::Hook(args) => hook::run(&hook::HOOK, &args),
         Command::Scout(args) => hook::run(&hook::SCOUT, &args),
         Command::Deny => deny::run(),

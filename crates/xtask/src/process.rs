@@ -48,6 +48,19 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// Flags of the compiler with which no directory of this machine is in what it makes.
+pub(crate) fn without_paths() -> [String; 2] {
+    let cargo = std::env::var_os("CARGO_HOME")
+        .map(std::path::PathBuf::from)
+        .or_else(|| {
+            let home = std::env::var_os("HOME")?;
+            Some(std::path::PathBuf::from(home).join(".cargo"))
+        });
+    let cargo = cargo.unwrap_or_else(|| "/root/.cargo".into());
+    let remap = |from: &std::path::Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    [remap(&crate::repository(), "/pitcrew"), remap(&cargo, "/cargo")]
+}
+
 /// True when a program of this name is on the PATH.
 pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

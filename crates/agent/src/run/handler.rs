@@ -16,6 +16,7 @@ use super::install::Installed;
 use crate::Deps;
 use crate::node::{Told as Failures, why};
 use crate::notice::{Level, Topic};
+use crate::runtime::handler::loaded;
 use crate::runtime::install::{Executor, There, Uses, collect};
 use crate::runtime::restart::{Restarter, Seen, Told, trap};
 use crate::runtime::{assess, runtime_class};
@@ -140,7 +141,7 @@ async fn restart(
         let namespace = client.default_namespace().to_owned();
         Restarter::new(client, &namespace, &deps.settings.node, &deps.root, home)
     });
-    let way = assess(host);
+    let way = assess(host).since(loaded(&*deps.host, home));
     let trap = if deps.settings.consent.restart {
         trap(host, &*deps.host)
     } else {

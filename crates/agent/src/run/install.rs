@@ -1,8 +1,9 @@
 //! The task that has the program of the hooks on the node before a specification names it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pitcrew_host::Host;
 use tokio::sync::watch;
@@ -12,9 +13,13 @@ use crate::Deps;
 use crate::node::why;
 use crate::notice::{Level, Topic};
 use crate::runtime::devices::{Prepared, prepare};
+use crate::runtime::handler::{self, Loaded, Record, loaded};
 use crate::runtime::install::{Executor, There, Wanted, WrapperSettings, hook_path, plan};
 use crate::runtime::toolkit_env::{Judged, Treatment, judge};
 use crate::snapshot::Problem;
+
+/// How long it may take to see that containerd was restarted.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// What is installed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +32,8 @@ pub(super) struct Installed {
     pub(super) driver_root: Option<PathBuf>,
     /// Root of the driver's device nodes, likewise.
     pub(super) dev_root: Option<PathBuf>,
+    /// Whether containerd has read its configuration since the agent has changed it.
+    pub(super) loaded: Loaded,
     /// Why something could not be installed.
     pub(super) problem: Option<Problem>,
 }
@@ -40,6 +47,7 @@ pub(super) async fn keep(
     installed: watch::Sender<Option<Installed>>,
 ) {
     let mut told = BTreeSet::new();
+    let mut is_waiting = false;
     let mut tell = |level, remarks: Vec<String>| {
         for remark in remarks {
             if told.insert(remark.clone()) {
@@ -72,8 +80,20 @@ pub(super) async fn keep(
                 let (deps, host) = (Arc::clone(&deps), Arc::clone(&host));
                 move || install(&deps, &host, &judged)
             });
-            if let Ok((outcome, remarks)) = done.await {
+            if let Ok((mut outcome, remarks)) = done.await {
                 tell(Level::Info, remarks);
+                if deps.settings.configure_containerd && outcome.problem.is_none() {
+                    match configure(&deps, &host, &outcome.home).await {
+                        Ok(written) if written.is_empty() => {}
+                        Ok(written) => {
+                            deps.tell(Topic::Runtime, Level::Info, told_written(&written));
+                            calls.host.notify_one();
+                        }
+                        Err(why) => tell(Level::Warning, vec![why]),
+                    }
+                }
+                outcome.loaded = loaded(&*deps.host, &outcome.home);
+                is_waiting = outcome.loaded == Loaded::NotYet;
                 installed.send_if_modified(|old| {
                     let differs = old.as_ref() != Some(&outcome);
                     if let (true, Some(problem)) = (differs, &outcome.problem) {
@@ -85,10 +105,43 @@ pub(super) async fn keep(
                 });
             }
         }
-        if hosts.changed().await.is_err() {
-            return;
+        tokio::select! {
+            changed = hosts.changed() => if changed.is_err() { return },
+            // Nothing of the host's facts tells that containerd was restarted.
+            () = tokio::time::sleep(LOOK_AGAIN), if is_waiting => {}
         }
     }
+}
+
+/// Gives containerd the handler; the files that were written for it.
+async fn configure(deps: &Arc<Deps>, host: &Arc<Host>, home: &Path) -> Result<Vec<PathBuf>, String> {
+    let binary = handler::binary(home);
+    let change = handler::plan(&*deps.host, host, &binary).map_err(|error| error.to_string())?;
+    let Some(change) = change else {
+        return Ok(Vec::new());
+    };
+    let rehearsed = handler::rehearse(&change, &deps.root, &*deps.system).await;
+    rehearsed.map_err(|error| error.to_string())?;
+    let (home, deps, host) = (home.to_owned(), Arc::clone(deps), Arc::clone(host));
+    let carry_out = move || {
+        let wanted = wanted(&deps, WrapperSettings::default());
+        let there = There::look(&deps.root, &host, &wanted);
+        let record = Record::now(&*deps.host, &host);
+        let steps = handler::steps(&*deps.host, &there.manifest, &home, &change, &record);
+        let done = Executor::new(&deps.root).run(&steps);
+        done.map_err(|error| why(&error))?;
+        Ok(change.edits.into_iter().map(|edit| edit.path).collect())
+    };
+    let done = tokio::task::spawn_blocking(carry_out).await;
+    done.map_err(|error| error.to_string())?
+}
+
+fn told_written(paths: &[PathBuf]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| format!("`{}`", path.display())).collect();
+    format!(
+        "containerd's configuration has the handler `nvidia` now ({}), which becomes live at its next start",
+        paths.join(", ")
+    )
 }
 
 fn made(prepared: &Prepared) -> String {
@@ -113,6 +166,7 @@ pub(super) fn wanted(deps: &Deps, wrapper: WrapperSettings) -> Wanted {
         version: deps.settings.hook.version.clone(),
         binary: deps.settings.hook.binary.clone(),
         wrapper,
+        handler: deps.settings.configure_containerd,
     }
 }
 
@@ -133,6 +187,7 @@ fn install(deps: &Deps, host: &Host, judged: &Judged) -> (Installed, Vec<String>
         home: there.home.clone(),
         driver_root: judged.driver_root.clone(),
         dev_root: judged.dev_root.clone(),
+        loaded: Loaded::Yes,
         problem,
     };
     (outcome, plan.remarks)

@@ -143,7 +143,8 @@ impl Node {
     }
 
     fn see_host(&mut self, host: Arc<Host>) {
-        let way = assess(&host);
+        let loaded = self.installed.as_ref().map(|installed| installed.loaded);
+        let way = assess(&host).since(loaded.unwrap_or_default());
         if self.way.as_ref().is_none_or(|old| old.tier != way.tier) {
             let level = if way.tier == Tier::Unknown {
                 Level::Warning
@@ -192,6 +193,9 @@ impl Node {
     /// Takes in what was installed.
     pub(super) fn install(&mut self, installed: Option<Installed>) {
         self.installed = installed;
+        if let (Some(host), Some(installed)) = (&self.host, &self.installed) {
+            self.way = Some(assess(host).since(installed.loaded));
+        }
         self.judge_runtime();
     }
 

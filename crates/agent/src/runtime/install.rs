@@ -1,5 +1,5 @@
 //! What the agent writes on a node so that containers get their GPUs: the program of the hooks, and the runtime wrapper
-//! where RKE2 and K3s look for one.
+//! where RKE2 and K3s look for one, or where containerd is told of it.
 //!
 //! [`There::look`] sees what is there, [`plan`] decides (pure), [`Executor`] does one step after the other. Each step is
 //! whole or not done at all, and may be done twice; killed between any two, the node still starts containers, and the next
@@ -56,6 +56,8 @@ pub struct Wanted {
     pub binary: PathBuf,
     /// How the wrapper treats requests that go past the scheduler.
     pub wrapper: WrapperSettings,
+    /// Whether containerd's configuration shall name the wrapper where no supervisor looks for one.
+    pub handler: bool,
 }
 
 /// The wrapper's settings that differ from its own defaults, as in its file.
@@ -104,7 +106,7 @@ pub fn plan(host: &Host, there: &There, wanted: &Wanted) -> Plan {
     let dir = there.home.join(&wanted.version);
     let mut manifest = there.manifest.clone();
 
-    let links = wrapper_links(host, there, &mut plan.remarks);
+    let links = wrapper_links(host, there, wanted, &mut plan.remarks);
     let mut dirs: Vec<PathBuf> = Vec::new();
     if !links.is_empty() {
         let above = [there.links_dir.parent(), Some(there.links_dir.as_path())];
@@ -163,11 +165,22 @@ pub fn plan(host: &Host, there: &There, wanted: &Wanted) -> Plan {
 
 /// Which links to the wrapper shall be in the toolkit directory. None where nobody would look for them, or where they
 /// would take the place of something that we didn't write.
-fn wrapper_links(host: &Host, there: &There, remarks: &mut Vec<String>) -> Vec<&'static str> {
-    if !is_supervised(host) {
-        return Vec::new();
-    }
+fn wrapper_links(
+    host: &Host,
+    there: &There,
+    wanted: &Wanted,
+    remarks: &mut Vec<String>,
+) -> Vec<&'static str> {
     let wrapper = there.links_dir.join(WRAPPER);
+    if !is_supervised(host) {
+        // One that is there may be named by the configuration, asked for or not.
+        let is_there = matches!(there.occupant(&wrapper), Occupant::Ours(_));
+        return if wanted.handler || is_there {
+            vec![WRAPPER]
+        } else {
+            Vec::new()
+        };
+    }
     if let Some(toolkit) = &host.foreign.toolkit {
         remarks.push(format!(
             "`{}` holds NVIDIA's container toolkit, which stays as it is: the handler `{HANDLER}` is NVIDIA's",
@@ -271,7 +284,7 @@ pub(super) fn remove_tree(manifest: &Manifest, dir: &Path) -> Vec<Step> {
         let depth = entry.path.components().count();
         (entry.kind == Kind::Directory, std::cmp::Reverse(depth))
     });
-    paths.into_iter().map(Step::take_away).collect()
+    paths.into_iter().filter_map(Step::take_away).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use pitcrew_core::Reading;
 use pitcrew_host::facts::{Containerd, DistributionKind};
 use pitcrew_host::{Host, releases};
 
+use super::handler::Loaded;
 use crate::snapshot::Problem;
 
 /// Name of the handler that `runtimeClassName: nvidia` leads to.
@@ -201,6 +202,27 @@ fn unit(host: &Host) -> Option<String> {
 }
 
 impl Way {
+    /// The same of a containerd that has, or hasn't, read its configuration since the agent has changed it.
+    #[must_use]
+    pub fn since(mut self, loaded: Loaded) -> Self {
+        if let Handler::Live { binary } = &self.handler {
+            match loaded {
+                Loaded::Yes => {}
+                Loaded::NotYet => {
+                    self.handler = Handler::Pending {
+                        binary: binary.clone(),
+                    };
+                }
+                Loaded::Unknown => {
+                    let why =
+                        "whether containerd was restarted since its configuration was changed can't be told";
+                    self.handler = Handler::Unknown(why.to_owned());
+                }
+            }
+        }
+        self
+    }
+
     /// What keeps pods with `runtimeClassName: nvidia` from starting here, if any of them are bound to this node (their
     /// names, `namespace/name`, may be empty where they aren't known).
     pub fn problem(&self, pods: &[String]) -> Option<Problem> {

@@ -195,7 +195,11 @@ fn apply(rule: Rule, value: &str, host: &Host, judged: &mut Judged) -> (Treatmen
         ),
         Rule::Default => default(flag, host),
         Rule::Restart => restart(value, host),
-        Rule::NoConfig => (Honoured, "containerd's configuration is never changed".to_owned()),
+        Rule::NoConfig => (
+            Honoured,
+            "containerd's configuration is changed only where `--configure-containerd` asks for it"
+                .to_owned(),
+        ),
         Rule::InstallDir if usual_dir(value) => (Honoured, format!("our wrapper is in `{TOOLKIT_DIR}`")),
         Rule::InstallDir => (
             Wrong,

@@ -14,8 +14,8 @@ use pitcrew_cdi::{Kind, Spec};
 use pitcrew_core::ports::HostFs;
 use pitcrew_host::Host;
 
+use super::handler::{self, Loaded, Record};
 use crate::plugin::Extras;
-
 use super::install::{
     Entry, Kind as Written, MANIFEST, Occupant, Step, There, Uses, WRAPPER, WRAPPER_CDI, WRAPPER_SETTINGS,
     Wanted, WrapperSettings,
@@ -24,7 +24,7 @@ use super::tier::HANDLER;
 use crate::status::markers;
 
 /// What shall be taken away.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Removal {
     /// Sockets of our device plugin in the kubelet's directory; it forgets the resources when they go.
     pub sockets: Vec<PathBuf>,
@@ -32,6 +32,10 @@ pub struct Removal {
     pub files: Vec<PathBuf>,
     /// Specifications that the agent wrote, see [`specs`].
     pub specs: Vec<PathBuf>,
+    /// containerd's run of now, to be written down where its configuration is changed.
+    pub record: Record,
+    /// Whether containerd has not read its configuration since it was last changed.
+    pub unread: bool,
     /// Whether the wrapper goes although containerd's configuration names it. Pods with `runtimeClassName: nvidia` then
     /// don't start on this node, GPU or not, until its supervisor is restarted and they are changed.
     pub wrapper_too: bool,
@@ -122,6 +126,7 @@ pub fn look_and_plan(root: &Path, fs: &dyn HostFs, host: &Host, sites: Sites) ->
         version: String::new(),
         binary: PathBuf::new(),
         wrapper: WrapperSettings::default(),
+        handler: false,
     };
     let there = There::look(root, host, &wanted);
     let uses = Uses::look(fs, host, &there.home);
@@ -136,6 +141,8 @@ pub fn look_and_plan(root: &Path, fs: &dyn HostFs, host: &Host, sites: Sites) ->
         sockets: sites.sockets,
         files,
         specs: specs(fs, &there.home, &spec_paths(&sites.cdi_dir)),
+        record: Record::now(fs, host),
+        unread: Record::written(fs, &there.home).is_some_and(|record| record.loaded(fs) == Loaded::NotYet),
         wrapper_too: sites.wrapper_too,
     };
     plan(host, &there, &uses, &removal)
@@ -233,6 +240,9 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
             });
         by_wrapper || by_spec
     };
+    let pieces = pieces(there);
+    let is_changed = !pieces.is_empty();
+    plan.steps.extend(pieces);
     plan.steps
         .extend(there.leftovers.iter().cloned().map(Step::remove));
     let mut going: Vec<&Entry> = there
@@ -252,22 +262,42 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
             Written::Link => 0,
             Written::File => 1,
             Written::Directory => 2,
+            Written::Piece => 3,
         };
         (kind, std::cmp::Reverse(entry.path.components().count()))
     });
-    plan.steps.extend(going.into_iter().map(Step::take_away));
+    plan.steps.extend(going.into_iter().filter_map(Step::take_away));
     let mut left = there.manifest.clone();
-    left.retain(stays);
+    left.retain(|entry| entry.kind != Written::Piece && stays(entry));
     let list = there.home.join(MANIFEST);
     if left.entries().is_empty() {
+        plan.steps.push(Step::remove(there.home.join(handler::RECORD)));
         plan.steps.push(Step::remove(list));
         plan.steps.push(Step::RemoveDir {
             path: there.home.clone(),
         });
     } else {
+        if is_changed {
+            plan.steps.push(removal.record.step(&there.home));
+        }
         plan.steps.push(Step::write(&list, left.text()));
     }
     Ok(plan)
+}
+
+/// Steps that take our pieces out of the files of others. A file that we have made goes.
+fn pieces(there: &There) -> Vec<Step> {
+    let step = |(path, text): (&PathBuf, &String)| {
+        let left = handler::taken_back(path, text, &there.home);
+        if left == *text {
+            None
+        } else if left.is_empty() {
+            Some(Step::remove(path.clone()))
+        } else {
+            Some(Step::edit(path, left))
+        }
+    };
+    there.pieces.iter().filter_map(step).collect()
 }
 
 /// Fails where the node, or a pod that runs, would miss anything.
@@ -312,6 +342,15 @@ fn kept_wrapper(there: &There, uses: &Uses, removal: &Removal, remarks: &mut Vec
         ));
         return Some(target);
     }
+    let by_us = handler::is_written(&there.manifest);
+    if (by_us && !uses.handlers.is_empty() || removal.unread) && !removal.wrapper_too {
+        remarks.push(format!(
+            "the runtime wrapper stays and only starts runc, as containerd has the handler `{HANDLER}` until its next start: \
+             `systemctl restart {}`, then uninstall again",
+            removal.record.unit
+        ));
+        return Some(target);
+    }
     if !uses.handlers.is_empty() && !removal.wrapper_too {
         remarks.push(format!(
             "the runtime wrapper stays and only starts runc, as containerd's configuration names it and pods with \
@@ -335,6 +374,7 @@ fn is_of_wrapper(entry: &Entry, target: &Path, there: &There) -> bool {
     match entry.kind {
         Written::Directory => kept.any(|path| path.starts_with(&entry.path)),
         Written::File | Written::Link => kept.any(|path| path == entry.path),
+        Written::Piece => false,
     }
 }
 

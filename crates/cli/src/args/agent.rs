@@ -129,6 +129,14 @@ pub struct AgentRunArgs {
     /// Where the Multi-Process Service has its pipes and shared memory on the node
     #[arg(long, value_name = "DIR", env = env::MPS_ROOT, hide_env_values = true)]
     pub mps_root: Option<PathBuf>,
+    /// Give containerd the runtime handler `nvidia`, on nodes without RKE2 or K3s
+    ///
+    /// By a drop-in, and a line in its configuration where that imports none; with containerd 1.7 by tables in its
+    /// configuration. Only pods with `runtimeClassName: nvidia` need the handler, and only from containerd's next start on.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::CONFIGURE_CONTAINERD, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
+    pub configure_containerd: bool,
     /// The compute mode of GPUs that are shared through the Multi-Process Service
     ///
     /// Without it they are made exclusive where the node allows that. Where it doesn't they are shared in the mode that they
@@ -370,6 +378,9 @@ pub struct AgentUninstallArgs {
     #[arg(long, value_name = "DIR", env = env::MPS_ROOT, hide_env_values = true)]
     #[arg(default_value = "/run/nvidia/mps")]
     pub mps_root: PathBuf,
+    /// Stay until told to end, when all is done: what a `DaemonSet` asks of its pods
+    #[arg(long)]
+    pub stay: bool,
     /// Take away the runtime wrapper, too, although containerd's configuration names it
     ///
     /// Pods with `runtimeClassName: nvidia` then don't start on this node, GPU or not, until its supervisor was restarted.

@@ -9,6 +9,7 @@
 mod base;
 mod config;
 mod data;
+pub mod edit;
 mod error;
 mod glob;
 #[cfg(test)]

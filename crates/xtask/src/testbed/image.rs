@@ -13,53 +13,42 @@ use super::config::{BUSYBOX_IMAGE, GLIBC_IMAGE, PAUSE_IMAGE};
 use super::daemon::Process;
 use super::paths::{Paths, make_dir, write};
 use super::{Containerd, Missing, node};
+use crate::image::libraries;
+use crate::image::oci::{self, Image, Layer};
 use crate::process;
-
-/// Libraries of the image with glibc, which are this machine's.
-const LIBRARIES: [&str; 6] = [
-    "libc.so.6",
-    "libm.so.6",
-    "libdl.so.2",
-    "libpthread.so.0",
-    "librt.so.1",
-    "libgcc_s.so.1",
-];
-const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
-/// Where Debian's libraries lie.
-const LIBRARY_DIR: &str = "usr/lib/x86_64-linux-gnu";
 
 /// Makes the images' archives, once for each content.
 pub(crate) fn provide() -> Result<Vec<PathBuf>> {
     let source = sources().join("pause/pause.c");
     let probe = sources().join("probe/probe.c");
     let busybox = busybox()?;
-    let libraries = libraries()?;
+    let libraries = libraries::find()?;
     let mut hash = Sha256::new();
     for file in [&source, &probe, &busybox].into_iter().chain(&libraries) {
         hash.update(std::fs::read(file).with_context(|| format!("could not read {}", file.display()))?);
     }
     // Changes where this file changes what it puts into an image.
-    hash.update(b"images 2");
+    hash.update(b"images 3");
     let done = cache().join(format!("images-{}", &hex(&hash.finalize())[..16]));
     build_once(&done, |into| {
         let pause = into.join("pause");
         compile_pause(&source, &pause)?;
         let mut layer = Layer::new();
-        layer.file("pause", &std::fs::read(&pause)?, 0o755)?;
-        layer.save(PAUSE_IMAGE, &["/pause"], &into.join("pause.tar"))?;
+        layer.file("pause", std::fs::read(&pause)?, 0o755);
+        save(layer, PAUSE_IMAGE, &["/pause"], &into.join("pause.tar"))?;
         std::fs::remove_file(&pause)?;
         let mut layer = Layer::new();
         add_busybox(&mut layer, &busybox)?;
-        layer.save(BUSYBOX_IMAGE, &["sh"], &into.join("busybox.tar"))?;
+        save(layer, BUSYBOX_IMAGE, &["sh"], &into.join("busybox.tar"))?;
         let program = into.join("probe");
         let mut cc = Command::new("cc");
         cc.args(["-O2", "-s", "-o"]).arg(&program).arg(&probe).arg("-ldl");
         process::run(&mut cc)?;
         let mut layer = Layer::new();
         add_busybox(&mut layer, &busybox)?;
-        add_glibc(&mut layer, &libraries)?;
-        layer.file("usr/bin/probe", &std::fs::read(&program)?, 0o755)?;
-        layer.save(GLIBC_IMAGE, &["sh"], &into.join("glibc.tar"))?;
+        libraries::add(&mut layer, &libraries)?;
+        layer.file("usr/bin/probe", std::fs::read(&program)?, 0o755);
+        save(layer, GLIBC_IMAGE, &["sh"], &into.join("glibc.tar"))?;
         std::fs::remove_file(&program)?;
         Ok(())
     })?;
@@ -77,45 +66,12 @@ pub(crate) fn provide() -> Result<Vec<PathBuf>> {
 pub(crate) fn build(name: &str, files: &[(PathBuf, String)], command: &[&str], out: &Path) -> Result<()> {
     let mut layer = Layer::new();
     add_busybox(&mut layer, &busybox()?)?;
-    add_glibc(&mut layer, &libraries()?)?;
+    libraries::add(&mut layer, &libraries::find()?)?;
     for (file, path) in files {
         let content = std::fs::read(file).with_context(|| format!("could not read {}", file.display()))?;
-        layer.file(path.trim_start_matches('/'), &content, 0o755)?;
+        layer.file(path.trim_start_matches('/'), content, 0o755);
     }
-    layer.save(name, command, out)
-}
-
-/// The loader and the libraries of [`LIBRARIES`] on this machine, as the C compiler finds them.
-fn libraries() -> Result<Vec<PathBuf>> {
-    let mut found = vec![PathBuf::from(LOADER)];
-    for name in LIBRARIES {
-        let path = process::output(Command::new("cc").arg(format!("-print-file-name={name}")))?;
-        found.push(path.trim().into());
-    }
-    Ok(found)
-}
-
-fn add_glibc(layer: &mut Layer, libraries: &[PathBuf]) -> Result<()> {
-    for dir in ["usr/lib", "usr/lib64", LIBRARY_DIR] {
-        layer.directory(dir, 0o755)?;
-    }
-    layer.link("lib", "usr/lib")?;
-    layer.link("lib64", "usr/lib64")?;
-    for library in libraries {
-        let content =
-            std::fs::read(library).with_context(|| format!("could not read {}", library.display()))?;
-        let dir = if library == Path::new(LOADER) {
-            "usr/lib64"
-        } else {
-            LIBRARY_DIR
-        };
-        let name = library
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        layer.file(&format!("{dir}/{name}"), &content, 0o755)?;
-    }
-    Ok(())
+    save(layer, name, command, out)
 }
 
 /// The statically linked busybox of Debian's busybox-static.
@@ -188,105 +144,33 @@ fn compile_pause(source: &Path, into: &Path) -> Result<()> {
 
 fn add_busybox(layer: &mut Layer, busybox: &Path) -> Result<()> {
     for dir in ["bin", "etc", "root", "usr", "usr/bin", "var"] {
-        layer.directory(dir, 0o755)?;
+        layer.directory(dir, 0o755);
     }
-    layer.directory("tmp", 0o1777)?;
-    layer.file("bin/busybox", &std::fs::read(busybox)?, 0o755)?;
+    layer.directory("tmp", 0o1777);
+    layer.file("bin/busybox", std::fs::read(busybox)?, 0o755);
     layer.file(
         "etc/passwd",
-        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n",
+        &b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"[..],
         0o644,
-    )?;
-    layer.file("etc/group", b"root:x:0:\nnogroup:x:65534:\n", 0o644)?;
+    );
+    layer.file("etc/group", &b"root:x:0:\nnogroup:x:65534:\n"[..], 0o644);
     let applets = process::output(Command::new(busybox).arg("--list"))?;
     for applet in applets.lines().filter(|name| *name != "busybox") {
-        layer.link(&format!("bin/{applet}"), "busybox")?;
+        layer.link(&format!("bin/{applet}"), "busybox");
     }
     Ok(())
 }
 
-/// The one layer of an image, as a tar archive in which nothing depends on when it was made.
-struct Layer {
-    archive: tar::Builder<Vec<u8>>,
-}
-
-impl Layer {
-    fn new() -> Self {
-        Self {
-            archive: tar::Builder::new(Vec::new()),
-        }
-    }
-
-    fn header(kind: tar::EntryType, size: usize, mode: u32) -> tar::Header {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_size(size as u64);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header
-    }
-
-    fn directory(&mut self, path: &str, mode: u32) -> Result<()> {
-        let mut header = Self::header(tar::EntryType::Directory, 0, mode);
-        Ok(self
-            .archive
-            .append_data(&mut header, format!("{path}/"), std::io::empty())?)
-    }
-
-    fn file(&mut self, path: &str, content: &[u8], mode: u32) -> Result<()> {
-        let mut header = Self::header(tar::EntryType::Regular, content.len(), mode);
-        Ok(self.archive.append_data(&mut header, path, content)?)
-    }
-
-    fn link(&mut self, path: &str, target: &str) -> Result<()> {
-        let mut header = Self::header(tar::EntryType::Symlink, 0, 0o777);
-        Ok(self.archive.append_link(&mut header, path, target)?)
-    }
-
-    /// Writes an OCI image archive with this one layer.
-    fn save(self, name: &str, command: &[&str], out: &Path) -> Result<()> {
-        let layer = self.archive.into_inner()?;
-        let config = serde_json::to_vec(&json!({
-            "architecture": "amd64",
-            "os": "linux",
-            "config": {"Cmd": command, "Env": ["PATH=/usr/bin:/bin"]},
-            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
-            "history": [{"created_by": "xtask testbed"}],
-        }))?;
-        let descriptor = |kind: &str, blob: &[u8]| {
-            json!({
-                "mediaType": format!("application/vnd.oci.image.{kind}"),
-                "digest": digest(blob),
-                "size": blob.len(),
-            })
-        };
-        let manifest = serde_json::to_vec(&json!({
-            "schemaVersion": 2,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": descriptor("config.v1+json", &config),
-            "layers": [descriptor("layer.v1.tar", &layer)],
-        }))?;
-        let mut entry = descriptor("manifest.v1+json", &manifest);
-        let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-        entry["annotations"] =
-            json!({"io.containerd.image.name": name, "org.opencontainers.image.ref.name": tag});
-        let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [entry]}))?;
-
-        let mut archive = Self::new();
-        archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?;
-        archive.file("index.json", &index, 0o644)?;
-        for blob in [&layer, &config, &manifest] {
-            let path = format!("blobs/{}", digest(blob).replace(':', "/"));
-            archive.file(&path, blob, 0o644)?;
-        }
-        write(out, archive.archive.into_inner()?)
-    }
-}
-
-fn digest(blob: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(blob)))
+/// Writes the archive of an image with this one layer, uncompressed: it goes no further than this machine.
+fn save(layer: Layer, name: &str, command: &[&str], out: &Path) -> Result<()> {
+    let image = Image {
+        name,
+        config: json!({"Cmd": command, "Env": ["PATH=/usr/bin:/bin"]}),
+        annotations: json!({}),
+        layers: vec![layer],
+        compressed: false,
+    };
+    oci::save(image, out).map(drop)
 }
 
 /// Imports the images that this containerd has not been given yet.
@@ -336,19 +220,5 @@ mod tests {
         );
         assert!(!is_static(Path::new("/etc/passwd")));
         assert!(!is_static(Path::new("/does/not/exist")));
-    }
-
-    #[test]
-    fn the_same_files_make_the_same_archive() {
-        let dir = tempfile::tempdir().unwrap();
-        let make = |name: &str| {
-            let mut layer = Layer::new();
-            layer.file("pause", b"program", 0o755).unwrap();
-            layer
-                .save(PAUSE_IMAGE, &["/pause"], &dir.path().join(name))
-                .unwrap();
-            std::fs::read(dir.path().join(name)).unwrap()
-        };
-        assert_eq!(make("a.tar"), make("b.tar"));
     }
 }

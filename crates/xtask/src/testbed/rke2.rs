@@ -58,6 +58,13 @@ pub(crate) fn place(paths: &Paths, version: Containerd) -> Result<()> {
     link(&paths.etc("containerd.toml"), &etc)?;
     let log = format!("{DATA}/agent/containerd/containerd.log");
     link(&paths.log("containerd"), &log)?;
+    // Bundles of containers, by which it is told who uses what.
+    let state = paths.run(match version {
+        Containerd::Current => "containerd",
+        Containerd::Old => "containerd17",
+    });
+    let tasks = "io.containerd.runtime.v2.task";
+    link(&state.join(tasks), &format!("/run/k3s/containerd/{tasks}"))?;
     link(&paths.socket(), "/run/k3s/containerd/containerd.sock")
 }
 

@@ -33,6 +33,8 @@ pub enum Kind {
     Directory,
     /// A link into our directory; it is taken away only while it leads there.
     Link,
+    /// A piece of a file that is somebody else's; the piece is taken out, and the file stays.
+    Piece,
 }
 
 impl Default for Manifest {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use super::manifest::{Entry, Kind};
@@ -26,6 +26,13 @@ pub enum Step {
     Write {
         /// Where to.
         to: PathBuf,
+        /// Its text.
+        text: String,
+    },
+    /// Writes a file of somebody else's anew: its owner, its mode and the link that leads to it stay as they are.
+    Edit {
+        /// Which.
+        path: PathBuf,
         /// Its text.
         text: String,
     },
@@ -72,6 +79,14 @@ impl Step {
         }
     }
 
+    /// Writes a file of somebody else's anew.
+    pub fn edit(path: &Path, text: String) -> Self {
+        Self::Edit {
+            path: path.to_owned(),
+            text,
+        }
+    }
+
     /// Makes a link.
     pub fn link(at: &Path, to: &Path) -> Self {
         Self::Link {
@@ -85,19 +100,23 @@ impl Step {
         Self::Remove { path }
     }
 
-    /// Takes away what a list names.
-    pub(crate) fn take_away(entry: &Entry) -> Self {
+    /// Takes away what a list names; `None` for a piece of a file, for which that says too little.
+    pub(crate) fn take_away(entry: &Entry) -> Option<Self> {
         let path = entry.path.clone();
         match entry.kind {
-            Kind::Directory => Self::RemoveDir { path },
-            Kind::File | Kind::Link => Self::Remove { path },
+            Kind::Directory => Some(Self::RemoveDir { path }),
+            Kind::File | Kind::Link => Some(Self::Remove { path }),
+            Kind::Piece => None,
         }
     }
 
     /// What it is about.
     pub fn path(&self) -> &Path {
         match self {
-            Self::MakeDir { path } | Self::Remove { path } | Self::RemoveDir { path } => path,
+            Self::MakeDir { path }
+            | Self::Edit { path, .. }
+            | Self::Remove { path }
+            | Self::RemoveDir { path } => path,
             Self::Copy { to, .. } | Self::Write { to, .. } => to,
             Self::Link { at, .. } => at,
         }
@@ -106,7 +125,7 @@ impl Step {
     fn verb(&self) -> &'static str {
         match self {
             Self::MakeDir { .. } => "made",
-            Self::Copy { .. } | Self::Write { .. } => "written",
+            Self::Copy { .. } | Self::Write { .. } | Self::Edit { .. } => "written",
             Self::Link { .. } => "linked",
             Self::Remove { .. } | Self::RemoveDir { .. } => "removed",
         }
@@ -168,6 +187,7 @@ impl<'a> Executor<'a> {
                 put(&at, 0o755, |file| io::copy(&mut from, file).map(drop))
             }
             Step::Write { text, .. } => put(&at, 0o644, |file| file.write_all(text.as_bytes())),
+            Step::Edit { path, text } => edit(&followed(self.root, path)?, text),
             Step::Link { to, .. } => {
                 let dir = at.parent().unwrap_or(self.root);
                 let made = tempfile::Builder::new()
@@ -220,6 +240,21 @@ fn put(at: &Path, mode: u32, write: impl FnOnce(&mut fs::File) -> io::Result<()>
     file.as_file().sync_all()?;
     file.persist(at)?;
     sync(dir)
+}
+
+/// As [`put`], with the owner and the mode of what is there.
+fn edit(at: &Path, text: &str) -> io::Result<()> {
+    let before = match fs::metadata(at) {
+        Ok(before) => before,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return put(at, 0o644, |file| file.write_all(text.as_bytes()));
+        }
+        Err(error) => return Err(error),
+    };
+    put(at, before.mode() & 0o7777, |file| {
+        file.write_all(text.as_bytes())?;
+        fchown(&*file, Some(before.uid()), Some(before.gid()))
+    })
 }
 
 fn sync(dir: &Path) -> io::Result<()> {

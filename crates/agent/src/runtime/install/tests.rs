@@ -55,6 +55,7 @@ impl Node {
             version: version.to_owned(),
             binary,
             wrapper: WrapperSettings::default(),
+            handler: false,
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use pitcrew_host::Host;
 use rustix::fs::{Access, StatVfsMountFlags};
 
-use super::manifest::{self, Manifest};
+use super::manifest::{self, Kind, Manifest};
 use super::step::{self, UNFINISHED, followed, inside};
 use super::{BIN, HOOK, MANIFEST, WRAPPER, WRAPPER_CDI, WRAPPER_SETTINGS, Wanted};
 use crate::runtime::tier::{TOOLKIT_DIR, is_supervised};
@@ -55,6 +55,8 @@ pub struct There {
     pub links_dir: PathBuf,
     /// What is where links to the wrapper are.
     pub occupants: BTreeMap<PathBuf, Occupant>,
+    /// Texts of files that have a piece of ours.
+    pub pieces: BTreeMap<PathBuf, String>,
     /// Directories that are there, out of those that may have to be made.
     pub dirs: BTreeSet<PathBuf>,
 }
@@ -154,9 +156,10 @@ impl There {
         leftovers.sort();
 
         let toolkit_closed = closed(root, toolkit);
+        // Where nobody looks for a wrapper, it lies where NVIDIA's installer deletes nothing.
         let links_dir = match toolkit_closed {
-            Some(_) => home.join(BIN),
-            None => toolkit.to_owned(),
+            None if is_supervised(host) => toolkit.to_owned(),
+            _ => home.join(BIN),
         };
         let places = [toolkit, &home.join(BIN)].map(|dir| [WRAPPER, WRAPPER_CDI].map(|name| dir.join(name)));
         let occupants = places.into_iter().flatten().map(|path| {
@@ -170,12 +173,22 @@ impl There {
             .filter(is_dir)
             .map(Path::to_owned)
             .collect();
+        let manifest = manifest.unwrap_or_default();
+        let pieces = manifest
+            .entries()
+            .iter()
+            .filter(|entry| entry.kind == Kind::Piece);
+        let pieces = pieces.filter_map(|entry| {
+            let text = followed(root, &entry.path).and_then(fs::read_to_string).ok()?;
+            Some((entry.path.clone(), text))
+        });
         Self {
+            pieces: pieces.collect(),
             toolkit_closed,
             links_dir,
             dirs,
             occupants: occupants.collect(),
-            manifest: manifest.unwrap_or_default(),
+            manifest,
             home,
             home_remark,
             versions,

@@ -16,7 +16,7 @@ use pitcrew_core::ports::HostFs;
 
 pub use difference::Difference;
 pub use problem::{Problem, ProblemKind, Severity};
-pub use verify::{ContainerdDump, DumpFile, Dumped, Verified, verify};
+pub use verify::{ContainerdDump, DumpFile, Dumped, Verified, copies, verify};
 
 use super::base::{self, Shape};
 use super::merge::{Effective, effective_text};

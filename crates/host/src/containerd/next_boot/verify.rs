@@ -137,31 +137,36 @@ fn files(plan: &NextBoot, fs: &dyn HostFs) -> Result<Vec<DumpFile>, String> {
     let Some(rendered) = &plan.rendered else {
         return Err("it can't be told what will be written".to_owned());
     };
-    let paths: Vec<PathBuf> = std::iter::once(plan.config_path.clone())
-        .chain(plan.drop_ins.iter().map(|drop_in| drop_in.path.clone()))
-        .collect();
-    let mut found = Vec::new();
-    for (index, path) in paths.iter().enumerate() {
-        let text = if index == 0 {
-            rendered.clone()
-        } else {
-            let bytes = fs
-                .read(path)
-                .map_err(|error| format!("`{}` can't be read: {error}", path.display()))?;
-            String::from_utf8(bytes).map_err(|_| format!("`{}` is not UTF-8", path.display()))?
-        };
+    let mut texts = vec![rendered.clone()];
+    for drop_in in &plan.drop_ins {
+        texts.push(text(fs, &drop_in.path)?);
+    }
+    Ok(copies(&texts))
+}
+
+fn text(fs: &dyn HostFs, path: &Path) -> Result<String, String> {
+    let bytes = fs
+        .read(path)
+        .map_err(|error| format!("`{}` can't be read: {error}", path.display()))?;
+    String::from_utf8(bytes).map_err(|_| format!("`{}` is not UTF-8", path.display()))
+}
+
+/// Files that a containerd can be given for these texts: the main file's first, then those of all that is imported, in the
+/// order in which they are merged.
+pub fn copies(texts: &[String]) -> Vec<DumpFile> {
+    let copy = |(index, text): (usize, &String)| {
         // All imports are the main file's: their order is that in which containerd would read them.
         let imports = if index == 0 {
-            (1..paths.len()).map(name).collect()
+            (1..texts.len()).map(name).collect()
         } else {
             Vec::new()
         };
-        found.push(DumpFile {
+        DumpFile {
             name: name(index),
-            text: with_imports(&text, &imports),
-        });
-    }
-    Ok(found)
+            text: with_imports(text, &imports),
+        }
+    };
+    texts.iter().enumerate().map(copy).collect()
 }
 
 fn name(index: usize) -> String {

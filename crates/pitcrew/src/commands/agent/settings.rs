@@ -51,6 +51,7 @@ pub(super) fn of(args: &AgentRunArgs, root: &Path, namespace: &str) -> Result<Se
         restart: args.allow_restart,
         only_server: args.allow_restart_of_only_server,
     };
+    settings.configure_containerd = args.configure_containerd;
     let text =
         |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     settings.toolkit_env = std::env::vars_os()

@@ -11,6 +11,8 @@ use pitcrew_cli::{AgentUninstallArgs, ExitStatus, GlobalArgs};
 use pitcrew_core::plugin::config::GfdFlags;
 use pitcrew_core::ports::HostFs as _;
 use pitcrew_host::{Host, HostRoots, Roots};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use super::{client, settings, system};
 use crate::error::Error;
@@ -72,6 +74,11 @@ pub(super) fn run(
     }
     if !args.no_api {
         runtime.block_on(at_the_api_server(args, global, &fs, output))?;
+    }
+    if args.stay {
+        output.remark("done; staying until told to end")?;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::NoThread)?;
+        let _ = signals.forever().next();
     }
     Ok(ExitStatus::Fine)
 }
