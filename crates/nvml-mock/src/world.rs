@@ -94,8 +94,12 @@ impl World {
     /// Blocks while the scenario lets this call hang.
     fn wait_while_hanging(&self, call: &str, gpu: Option<u32>) {
         let same = calls::same_as(call);
-        let hangs =
-            || self.machine.hangs(call, gpu) || same.is_some_and(|same| self.machine.hangs(same, gpu));
+        let one = |call: &str| match gpu {
+            Some(_) => self.machine.hangs(call, gpu),
+            // `nvmlDevice*` of one GPU is not about counting them.
+            None => self.machine.hangs_at_all(call),
+        };
+        let hangs = || one(call) || same.is_some_and(one);
         while hangs() {
             std::thread::sleep(LOOK_AGAIN);
             self.catch_up();

@@ -13,6 +13,7 @@ use pitcrew_core::mig::Geometry;
 use pitcrew_core::pci::PciFunction;
 use pitcrew_core::ports::GpuError;
 
+use crate::calls;
 use crate::machine::Machine;
 use crate::mig::GpuInstance;
 
@@ -110,6 +111,13 @@ impl Machine {
     /// True when this call on this GPU, or on any if none is named, would not return now.
     pub fn hangs(&self, call: &str, gpu: Option<u32>) -> bool {
         self.shared.lock().hangs(call, gpu)
+    }
+
+    /// True when this call would not return now, whatever it is about: not where it hangs at one GPU only.
+    pub fn hangs_at_all(&self, call: &str) -> bool {
+        let state = self.shared.lock();
+        let mut whole = state.hangs.iter().filter(|hang| hang.gpu.is_none());
+        whole.any(|hang| calls::matches(&hang.call, call))
     }
 
     /// How long this call on this GPU takes, where that was recorded and latencies are replayed.

@@ -444,13 +444,13 @@ fn silent(setting: &Setting) {
     let before = look().unwrap();
     assert_eq!(before.gpus.len(), 8);
     // Before anything is known of the GPU, in the middle, and where several calls of one kind are made.
-    for (call, gpu) in [
-        ("nvmlDeviceGetHandleByIndex_v2", 0),
-        ("nvmlDeviceGetPowerUsage", 3),
-        ("nvmlDeviceGetNvLinkState", 7),
+    for (hangs, call, gpu) in [
+        ("nvmlDevice*", "nvmlDeviceGetHandleByIndex_v2", 0),
+        ("nvmlDeviceGetPowerUsage", "nvmlDeviceGetPowerUsage", 3),
+        ("nvmlDeviceGetNvLinkState", "nvmlDeviceGetNvLinkState", 7),
     ] {
         setting.change(&Change::Hang {
-            call: call.to_owned(),
+            call: hangs.to_owned(),
             gpu: Some(gpu),
         });
         let inventory = look().unwrap();

@@ -24,7 +24,7 @@ pub(crate) trait Feed: Send {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Somebody looked at the GPUs.
-    Look(Look),
+    Look(Box<Look>),
     /// A key was pressed.
     Key(Key),
     /// The terminal has another size.
@@ -69,7 +69,7 @@ where
         };
         while let Some(happened) = event {
             match happened {
-                Event::Look(look) => state.update(look),
+                Event::Look(look) => state.update(*look),
                 Event::Key(key) => state.key(key),
                 Event::Resized => terminal
                     .autoresize()
@@ -105,7 +105,7 @@ pub(crate) fn start_looking(
                     let mut look = feed.look(start.elapsed(), DEADLINE);
                     // It may have taken its time.
                     look.taken = start.elapsed();
-                    if events.send(Event::Look(look)).is_err() {
+                    if events.send(Event::Look(Box::new(look))).is_err() {
                         return;
                     }
                     let rest = interval.saturating_sub(begun.elapsed());
@@ -172,7 +172,7 @@ mod tests {
     fn looks_and_keys_change_what_is_shown_until_q() {
         let mut demo = demo();
         let mut script: Vec<Event> = (0..5)
-            .map(|second| Event::Look(demo.look(SECOND * second, SECOND)))
+            .map(|second| Event::Look(Box::new(demo.look(SECOND * second, SECOND))))
             .collect();
         script.extend([Key::Char('j'), Key::Enter, Key::Char('q'), Key::Char('?')].map(Event::Key));
         let (end, screen) = play(script);
@@ -206,7 +206,7 @@ mod tests {
         let look = demo.look(SECOND, SECOND);
         let (end, _) = play([
             Event::Resized,
-            Event::Look(look),
+            Event::Look(Box::new(look)),
             Event::Resized,
             Event::Key(Key::Interrupt),
         ]);
