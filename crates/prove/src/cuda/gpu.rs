@@ -114,6 +114,17 @@ impl Gpu {
         Ok(gpu)
     }
 
+    /// What the device with this number is, without a context on it: nobody else's memory is needed for that.
+    pub fn facts_of(library: &Arc<Library>, ordinal: u32) -> Result<DeviceFacts, SetupError> {
+        let mut device = 0;
+        let ordinal = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
+        // SAFETY: one integer is written.
+        library.setup("cuDeviceGet", unsafe {
+            (library.functions.device_get)(&raw mut device, ordinal)
+        })?;
+        facts(library, device)
+    }
+
     /// All devices of the driver.
     pub fn all(library: &Arc<Library>) -> Result<Vec<Self>, SetupError> {
         (0..library.devices())
