@@ -6,6 +6,7 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::env;
+use crate::prove::ProveArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -98,6 +99,12 @@ pub enum Command {
     ///
     /// `q` ends it. Without a terminal, or with `--once`, one frame is printed.
     Top(TopArgs),
+    /// Show reports of tested GPUs, and compare those of several nodes
+    ///
+    /// A report holds what was measured of each GPU at its limit, what it should have been, and the verdict: `PASS`,
+    /// `WARN`, `FAIL_CORRUPTION`, `FAIL_HARDWARE`, `FAIL_PERF`, `FAIL_ENV`, `ERROR_SETUP` or `INTERRUPTED`.
+    #[command(arg_required_else_help = true)]
+    Prove(Box<ProveArgs>),
     /// Run pitcrew on an imaginary node: no GPU, no cluster, no root
     ///
     /// The real agent works on a worker of RKE2 or K3s whose GPUs, kubelet and API server are imaginary, and what happens

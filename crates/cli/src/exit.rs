@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::prove::ProofExit;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
@@ -13,10 +15,12 @@ pub enum ExitStatus {
     CouldNotTell,
     /// The command line was wrong: nothing was done.
     Usage,
+    /// A proof ended otherwise than well: its verdict.
+    Proof(ProofExit),
 }
 
 impl ExitStatus {
-    /// All of them.
+    /// Those of every command; `prove` has more ([`ProofExit::ALL`]).
     pub const ALL: &'static [Self] = &[Self::Fine, Self::Finding, Self::CouldNotTell, Self::Usage];
 
     /// The number that the shell sees.
@@ -27,6 +31,7 @@ impl ExitStatus {
             Self::CouldNotTell => 2,
             // EX_USAGE of sysexits.h, apart from what a command can find.
             Self::Usage => 64,
+            Self::Proof(exit) => exit.code(),
         }
     }
 
@@ -46,6 +51,7 @@ impl ExitStatus {
                 "The command line was wrong: an unknown flag, command, scenario or card, a root directory that isn't there. Nothing was \
                  done."
             }
+            Self::Proof(exit) => exit.meaning(),
         }
     }
 }

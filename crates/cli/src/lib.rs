@@ -6,6 +6,7 @@
 mod args;
 pub mod env;
 mod exit;
+mod prove;
 
 pub use args::{
     AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, Architecture, CatalogArgs,
@@ -14,6 +15,7 @@ pub use args::{
     SharedAllocation, Shell, SimArgs, SimHost, TopArgs,
 };
 pub use exit::ExitStatus;
+pub use prove::{ProofExit, ProveArgs, ProveCommand, ProveMergeArgs, ProveShowArgs, ProveViewArgs};
 
 /// The whole command line, as clap's builder; what documents are made of.
 pub fn command() -> clap::Command {

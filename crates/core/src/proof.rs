@@ -13,6 +13,7 @@ pub mod fleet;
 mod judge;
 mod phase;
 mod read;
+mod samples;
 mod thresholds;
 mod timestamp;
 mod verdict;

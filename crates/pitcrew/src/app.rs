@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 use pitcrew_cli::{CdiCommand, Cli, Command, ExitStatus};
 
-use crate::commands::{agent, cdi, check, completions, gpus, sim, top, version};
+use crate::commands::{agent, cdi, check, completions, gpus, prove, sim, top, version};
 use crate::error::{self, Error};
 use crate::output::{Output, Streams};
 
@@ -44,7 +44,11 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
             Command::Top(args) => args.scenario = None,
             Command::Cdi(CdiCommand::Generate(args)) => args.scenario = None,
             Command::Agent(args) => agent::without_scenario(args),
-            Command::Cdi(_) | Command::Sim(_) | Command::Completions(_) | Command::Version => {}
+            Command::Cdi(_)
+            | Command::Prove(_)
+            | Command::Sim(_)
+            | Command::Completions(_)
+            | Command::Version => {}
         }
     }
     Ok(cli)
@@ -72,6 +76,7 @@ fn run(cli: Cli, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
         Command::Check(args) => check::run(args, &global, output),
         Command::Top(args) => top::run(args, &global, output),
         Command::Agent(args) => agent::run(*args, &global, output),
+        Command::Prove(args) => prove::run(*args, output),
         Command::Sim(args) => sim::run(&args, &global, output),
         Command::Cdi(command) => cdi::run(command, &global, output),
         Command::Completions(args) => completions::run(&args, output),

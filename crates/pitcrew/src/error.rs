@@ -66,6 +66,13 @@ pub(crate) enum Error {
     CdiRead { path: PathBuf, source: io::Error },
     #[error("`{}` has devices of the same names: with both files no container could get any of them", .other.display())]
     CdiConflict { other: PathBuf },
+    #[error("`{}` is no report of `pitcrew prove`", .path.display())]
+    NotReport {
+        path: PathBuf,
+        source: pitcrew_core::proof::ReadError,
+    },
+    #[error("`{}` can't be written", .path.display())]
+    WriteFile { path: PathBuf, source: io::Error },
     #[error("the output can't be written")]
     Write(#[source] io::Error),
     #[error("the terminal can't be used for a live view")]
@@ -106,6 +113,8 @@ impl Error {
             | Self::NoThread(_)
             | Self::Read { .. }
             | Self::NotPci { .. }
+            | Self::NotReport { .. }
+            | Self::WriteFile { .. }
             | Self::Write(_)
             | Self::Terminal(_)
             | Self::FeedFailed(_)
@@ -162,6 +171,7 @@ impl Hint for Error {
             Self::Read { .. } | Self::NotPci { .. } => {
                 owned(&["`--root` names the directory that holds `sys`"])
             }
+            Self::NotReport { .. } => owned(&["reports are written by `pitcrew prove -o json`"]),
             Self::Target(_) => owned(&["for example `pitcrew check --to rke2=1.36.2,driver=595.58`"]),
             Self::Terminal(_) => owned(&["`pitcrew top --once` prints one frame and needs no terminal"]),
             Self::FeedFailed(_) => {
@@ -190,6 +200,7 @@ impl Hint for Error {
             | Self::UninstallStep(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)
+            | Self::WriteFile { .. }
             | Self::Write(_)
             | Self::Encode(_) => Vec::new(),
         }

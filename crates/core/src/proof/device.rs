@@ -72,7 +72,7 @@ pub struct Device {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
     /// PCI device id, e.g. `0x2330` of an H100.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "hex_id")]
     pub pci_device_id: Option<u16>,
     /// Serial number of the board.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,8 +80,8 @@ pub struct Device {
     /// Version of the VBIOS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vbios: Option<String>,
-    /// CUDA compute capability: major, minor.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// CUDA compute capability: major, minor; `9.0` in text.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "capability")]
     pub compute_capability: Option<(u32, u32)>,
     /// SMs that the process sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -320,6 +320,94 @@ impl From<crate::reading::Unread> for Unread {
         Self {
             field: unread.field.to_owned(),
             reason: unread.reason,
+        }
+    }
+}
+
+/// A PCI id as people write it: `0x2330`.
+mod hex_id {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    #[expect(
+        clippy::ref_option,
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde asks for this signature"
+    )]
+    pub(super) fn serialize<S: Serializer>(id: &Option<u16>, serializer: S) -> Result<S::Ok, S::Error> {
+        match id {
+            Some(id) => serializer.collect_str(&format_args!("{id:#06x}")),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let id = text
+            .strip_prefix("0x")
+            .and_then(|hex| u16::from_str_radix(hex, 16).ok());
+        id.map(Some)
+            .ok_or_else(|| D::Error::custom(format_args!("`{text}` is no PCI id such as `0x2330`")))
+    }
+}
+
+/// A compute capability as the catalogue writes it: `9.0`.
+mod capability {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use crate::catalog::ComputeCapability;
+
+    #[expect(clippy::ref_option, reason = "serde asks for this signature")]
+    pub(super) fn serialize<S: Serializer>(
+        capability: &Option<(u32, u32)>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match capability {
+            Some((major, minor)) => serializer.collect_str(&format_args!("{major}.{minor}")),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<(u32, u32)>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else {
+            return Ok(None);
+        };
+        let capability: ComputeCapability = text.parse().map_err(D::Error::custom)?;
+        Ok(Some((capability.major, capability.minor)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_written_as_people_write_them() {
+        let device = Device {
+            pci_device_id: Some(0x2330),
+            compute_capability: Some((9, 0)),
+            ..Device::default()
+        };
+        let text = serde_json::to_string(&device).unwrap();
+        assert!(
+            text.contains(r#""pci_device_id":"0x2330","compute_capability":"9.0""#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Device>(&text).unwrap(), device);
+        let without = serde_json::to_string(&Device::default()).unwrap();
+        assert!(!without.contains("pci_device_id"), "{without}");
+        assert_eq!(
+            serde_json::from_str::<Device>(&without).unwrap(),
+            Device::default()
+        );
+        for wrong in [
+            r#"{"index":0,"uuid":"","name":"","pci_device_id":"2330"}"#,
+            r#"{"index":0,"uuid":"","name":"","compute_capability":"9"}"#,
+        ] {
+            assert!(serde_json::from_str::<Device>(wrong).is_err(), "{wrong}");
         }
     }
 }

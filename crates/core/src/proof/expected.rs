@@ -119,17 +119,11 @@ fn held_back(device: &Device, full_rate: f64) -> f64 {
 pub fn pipe_efficiency(device: &Device, format: Format, variant: &str, is_loop: bool) -> Option<Expected> {
     let (major, _) = device.compute_capability?;
     let peak = peak_per_clock(device, format)?;
-    let simt = match format {
-        Format::Bf16 | Format::Fp16 | Format::Tf32 | Format::Fp32 => {
-            plain_per_clock(major, device.compute_capability?.1)? / peak
-        }
-        Format::Fp64 if matches!(device.compute_capability?, (8 | 9, 0)) => 0.5,
-        Format::Fp64 => 1.0,
-        Format::Int8 => 512.0 / peak,
-        Format::Fp8 => return None,
-    };
     let (of_loop, of_product, how) = match (variant, major) {
-        ("simt", _) => (simt * 0.90, simt * 0.80, "plain cores"),
+        ("simt", _) => {
+            let part = plain_part(device, format, peak)?;
+            (part * 0.90, part * 0.80, "plain cores")
+        }
         ("m8n8k4", 7) => (0.85, 0.65, "m8n8k4"),
         ("m16n8k8", 7) => (0.90, 0.80, "m16n8k8"),
         ("m16n8k8", 9) => (0.40, 0.35, "m16n8k8 on Hopper"),
@@ -148,6 +142,21 @@ pub fn pipe_efficiency(device: &Device, format: Format, variant: &str, is_loop: 
         basis: format!("estimated: {how}"),
         is_measured: false,
     })
+}
+
+/// The part of the best instruction's peak that plain cores have; none where they can't do the format.
+fn plain_part(device: &Device, format: Format, peak: f64) -> Option<f64> {
+    let (major, minor) = device.compute_capability?;
+    match format {
+        Format::Bf16 | Format::Fp16 | Format::Tf32 | Format::Fp32 => {
+            Some(plain_per_clock(major, minor)? / peak)
+        }
+        // Tensor cores double FP64 there.
+        Format::Fp64 if matches!((major, minor), (8 | 9, 0)) => Some(0.5),
+        Format::Fp64 => Some(1.0),
+        Format::Int8 => Some((512.0 / peak).min(1.0)),
+        Format::Fp8 => None,
+    }
 }
 
 /// TFLOP/s of large products.
@@ -364,6 +373,8 @@ mod tests {
         };
         assert_eq!(peak_per_clock(&device, Format::Bf16), Some(4096.0));
         assert!(pipe_efficiency(&device, Format::Bf16, "wgmma", true).is_some());
+        assert!(pipe_efficiency(&device, Format::Fp8, "wgmma", true).is_some());
+        assert_eq!(pipe_efficiency(&device, Format::Fp8, "simt", true), None);
         assert_eq!(product(&device, Format::Bf16, "wgmma"), None);
         assert_eq!(memory(&device), None);
     }

@@ -10,14 +10,15 @@ mod environment;
 mod figures;
 mod hardware;
 
+use super::samples;
 use super::thresholds::Thresholds;
 use super::{
     DeviceEvidence, Evidence, Judgement, Outcome, Phase, PhaseKind, Profile, Reason, ReasonCode, Report,
     SCHEMA, SetupError, SetupErrorCode, Skip, Verdict,
 };
 
-/// The report of what was seen.
-pub fn judge(evidence: Evidence, thresholds: &Thresholds) -> Report {
+/// The report of what was seen. Of very long runs neighbouring samples are put together, once they are judged.
+pub fn judge(mut evidence: Evidence, thresholds: &Thresholds) -> Report {
     let mut found = Found::default();
     whole_run(&evidence, &mut found);
     for (index, device) in evidence.devices.iter().enumerate() {
@@ -32,6 +33,9 @@ pub fn judge(evidence: Evidence, thresholds: &Thresholds) -> Report {
     found.device = None;
     corruption::of_peers(&evidence, &mut found);
     figures::of_peers(&evidence, thresholds, &mut found);
+    for device in &mut evidence.devices {
+        samples::thin(&mut device.samples);
+    }
     found
         .reasons
         .sort_by_key(|reason| std::cmp::Reverse(reason.verdict));

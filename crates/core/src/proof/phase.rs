@@ -31,6 +31,10 @@ pub struct Phase {
     /// How long it took, in seconds.
     #[serde(default)]
     pub seconds: f64,
+    /// When it worked, as pairs of seconds after the run began, for a phase that comes several times; empty where it is
+    /// all of the time from `start_s` on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spans: Vec<(f64, f64)>,
     /// How fast it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
@@ -72,6 +76,7 @@ impl Phase {
             n: None,
             start_s: 0.0,
             seconds: 0.0,
+            spans: Vec::new(),
             rate: None,
             sm_clock_mhz: None,
             power_w: None,
@@ -82,6 +87,20 @@ impl Phase {
             corruptions: Vec::new(),
             sms: Vec::new(),
         }
+    }
+
+    /// When it worked, as pairs of seconds after the run began.
+    pub fn worked(&self) -> impl Iterator<Item = (f64, f64)> {
+        let whole = self
+            .spans
+            .is_empty()
+            .then_some((self.start_s, self.start_s + self.seconds));
+        self.spans.iter().copied().chain(whole)
+    }
+
+    /// True where it worked at this time.
+    pub fn worked_at(&self, at_s: f64) -> bool {
+        self.worked().any(|(from, to)| from <= at_s && at_s <= to)
     }
 
     /// Its name with the format, e.g. `gemm bf16`; unique on one GPU.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{Report, SCHEMA};
 
-/// Longest text that is read, in bytes. A day of samples at 5 Hz of eight GPUs is half of it.
+/// Longest text that is read, in bytes. What [`judge`](super::judge) makes of eight GPUs over any time is a third of it.
 pub const MAX_BYTES: usize = 64 << 20;
 
 const MAX_DEVICES: usize = 256;
@@ -12,6 +12,7 @@ const MAX_PHASES: usize = 1_024;
 const MAX_SAMPLES: usize = 1_000_000;
 const MAX_CORRUPTIONS: usize = 1_000;
 const MAX_SMS: usize = 4_096;
+const MAX_SPANS: usize = 65_536;
 const MAX_REASONS: usize = 65_536;
 
 /// A text that is no report.
@@ -116,6 +117,7 @@ fn check(report: &Report) -> Result<(), ReadError> {
         for phase in &device.phases {
             at_most(phase.corruptions.len(), MAX_CORRUPTIONS, "corruptions")?;
             at_most(phase.sms.len(), MAX_SMS, "sms")?;
+            at_most(phase.spans.len(), MAX_SPANS, "spans")?;
         }
     }
     Ok(())

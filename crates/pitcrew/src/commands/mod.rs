@@ -6,6 +6,7 @@ pub(crate) mod cdi;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod gpus;
+pub(crate) mod prove;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
 #[cfg(not(feature = "sim"))]

@@ -6,6 +6,7 @@ pub(crate) mod chart;
 pub(crate) mod check;
 pub(crate) mod gpus;
 pub(crate) mod next_boot;
+pub(crate) mod proof;
 pub(crate) mod report;
 mod slices;
 #[cfg(feature = "sim")]

@@ -17,6 +17,7 @@ mod machine;
 #[path = "../../../check/tests/it/manifests.rs"]
 mod manifests;
 mod program;
+mod prove;
 #[cfg(feature = "sim")]
 mod sim;
 mod streams;

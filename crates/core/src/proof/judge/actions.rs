@@ -3,6 +3,9 @@
 use crate::proof::{CorruptionClass, Evidence, Reason, ReasonCode, Verdict};
 use crate::xid;
 
+const COMPARE: &str =
+    "Compare with other nodes by `pitcrew prove merge`: is it this GPU, or all of its kind?";
+
 /// Actions, the most urgent first; `reasons` are gravest first.
 pub(super) fn of(evidence: &Evidence, reasons: &[Reason]) -> Vec<String> {
     let mut actions: Vec<String> = Vec::new();
@@ -19,6 +22,8 @@ pub(super) fn of(evidence: &Evidence, reasons: &[Reason]) -> Vec<String> {
             actions.push(action);
         }
     }
+    // What only tells more comes after what mends something.
+    actions.sort_by_key(|action| action == COMPARE);
     actions
 }
 

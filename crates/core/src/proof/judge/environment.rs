@@ -31,12 +31,8 @@ fn loaded(device: &DeviceEvidence) -> impl Iterator<Item = &Sample> {
         device
             .phases
             .iter()
-            .any(|phase| phase.outcome.has_results() && is_in(phase, sample))
+            .any(|phase| phase.outcome.has_results() && phase.worked_at(sample.at_s))
     })
-}
-
-fn is_in(phase: &Phase, sample: &Sample) -> bool {
-    sample.at_s >= phase.start_s && sample.at_s <= phase.start_s + phase.seconds
 }
 
 fn with(samples: &[&Sample], bits: u64) -> usize {
@@ -97,7 +93,12 @@ fn link(device: &DeviceEvidence, found: &mut Found) {
         matches!(phase.kind, HostToDevice | DeviceToHost | HostBothWays) && phase.outcome.has_results()
     };
     let during: Vec<&Sample> = (device.phases.iter().filter(copies))
-        .flat_map(|phase| device.samples.iter().filter(|sample| is_in(phase, sample)))
+        .flat_map(|phase| {
+            device
+                .samples
+                .iter()
+                .filter(|sample| phase.worked_at(sample.at_s))
+        })
         .collect();
     let best = |of: fn(&Sample) -> Option<u32>| during.iter().filter_map(|sample| of(sample)).max();
     let width = (best(|sample| sample.pcie_width), device.device.pcie_width_max);
@@ -139,7 +140,7 @@ pub(super) fn clock_reason(device: &DeviceEvidence, phase: &Phase) -> ClockReaso
     let samples: Vec<&Sample> = device
         .samples
         .iter()
-        .filter(|sample| is_in(phase, sample))
+        .filter(|sample| phase.worked_at(sample.at_s))
         .collect();
     // A third of the time is enough to be seen in a median.
     let often = |bits| with(&samples, bits) * 3 >= samples.len().max(1);

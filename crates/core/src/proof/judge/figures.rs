@@ -145,8 +145,8 @@ fn compute(
     };
     match (&expected, &reach) {
         (Some(expected), _) => put(figure, expected),
-        (None, Some(reach)) => at_highest_clock(device, format, reach, figure),
-        (None, None) => {}
+        (None, Some(reach)) if !is_loop => at_highest_clock(device, format, reach, figure),
+        (None, _) => {}
     }
     if device.is_shared() {
         return;
@@ -214,8 +214,8 @@ fn efficiency(device: &DeviceEvidence, phase: &Phase, format: Format, figure: &m
     }
 }
 
-/// For cards that aren't in the catalogue, and for the loop: what the SMs could do at their highest clock. No card holds
-/// that clock in large products, so nothing is judged by it.
+/// For cards that aren't in the catalogue: what the SMs could do at their highest clock. No card holds that clock in large
+/// products, so nothing is judged by it.
 fn at_highest_clock(device: &DeviceEvidence, format: Format, reach: &Expected, figure: &mut Figure) {
     let device = &device.device;
     let peak = expected::peak_per_clock(device, format);
@@ -285,9 +285,10 @@ pub(super) fn of_peers(evidence: &Evidence, thresholds: &Thresholds, found: &mut
         let ratio = p50 / expected.value;
         if thresholds.nvlink.grade(ratio) != Grade::Good {
             found.device = Some(path.from);
+            let to = evidence.devices.get(path.to);
             let text = format!(
-                "NVLink to device {}: {} of {} GB/s ({:.0} %; the latter is estimated)",
-                path.to,
+                "NVLink to {}: {} of {} GB/s ({:.0} %; the latter is estimated)",
+                to.map_or_else(|| format!("device {}", path.to), |to| to.device.title()),
                 short(p50),
                 short(expected.value),
                 ratio * 100.0,

@@ -1,0 +1,168 @@
+//! `pitcrew prove`: reports of tested GPUs, one or many.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write as _};
+use std::path::Path;
+
+use pitcrew_cli::{
+    ExitStatus, Format, ProofExit, ProveArgs, ProveCommand, ProveMergeArgs, ProveShowArgs, ProveViewArgs,
+};
+use pitcrew_core::proof::{self, MAX_BYTES, ReadError, Report, Verdict, fleet};
+
+use crate::error::Error;
+use crate::output::Output;
+use crate::view::proof as view;
+
+pub(crate) fn run(args: ProveArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
+    match args.command {
+        ProveCommand::Show(args) => show(&args, output),
+        ProveCommand::Merge(args) => merge(&args, output),
+    }
+}
+
+fn show(args: &ProveShowArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
+    let report = read(&args.report)?;
+    write(&report, &args.views, output)?;
+    Ok(exit_status(report.verdict, args.strict))
+}
+
+/// Prints a report as it was asked for, and writes it to the files that were.
+pub(crate) fn write(report: &Report, views: &ProveViewArgs, output: &mut Output<'_>) -> Result<(), Error> {
+    match output.format() {
+        Format::Table => output.text(&view::summary(report, output.width()))?,
+        Format::Json | Format::Yaml => output.document(report)?,
+    }
+    if let Some(path) = &views.html {
+        put(path, &view::html::page(report))?;
+    }
+    if let Some(path) = &views.junit {
+        put(path, &view::junit::document(report))?;
+    }
+    if let Some(path) = &views.prometheus {
+        replace(path, &view::prometheus::text(report))?;
+    }
+    if let Some(path) = &views.termination_log {
+        put(path, &view::termination::message(report))?;
+    }
+    Ok(())
+}
+
+fn merge(args: &ProveMergeArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
+    let reports: Vec<Report> = args
+        .reports
+        .iter()
+        .map(|path| read(path))
+        .collect::<Result<_, _>>()?;
+    let fleet = fleet::compare(&reports);
+    match output.format() {
+        Format::Table => output.text(&view::fleet::summary(&fleet, output.width()))?,
+        Format::Json | Format::Yaml => output.document(&fleet)?,
+    }
+    if let Some(path) = &args.html {
+        put(path, &view::html::fleet_page(&fleet))?;
+    }
+    let is_fine = fleet.outliers.is_empty() && matches!(fleet.verdict, Verdict::Pass | Verdict::Warn);
+    Ok(if is_fine {
+        ExitStatus::Fine
+    } else {
+        ExitStatus::Finding
+    })
+}
+
+/// The exit status of a verdict.
+pub(crate) fn exit_status(verdict: Verdict, strict: bool) -> ExitStatus {
+    match verdict {
+        Verdict::Warn if strict => ExitStatus::Proof(ProofExit::StrictWarn),
+        Verdict::Pass | Verdict::Warn => ExitStatus::Fine,
+        Verdict::Interrupted => ExitStatus::Proof(ProofExit::Interrupted),
+        Verdict::ErrorSetup => ExitStatus::Proof(ProofExit::Setup),
+        Verdict::FailEnv => ExitStatus::Proof(ProofExit::Env),
+        Verdict::FailPerf => ExitStatus::Proof(ProofExit::Perf),
+        Verdict::FailHardware => ExitStatus::Proof(ProofExit::Hardware),
+        Verdict::FailCorruption => ExitStatus::Proof(ProofExit::Corruption),
+    }
+}
+
+/// Reads a report, of which no more than a report can have is taken into memory.
+fn read(path: &Path) -> Result<Report, Error> {
+    let unread = |source| Error::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let source: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(unread)?)
+    };
+    let mut bytes = Vec::new();
+    source
+        .take(MAX_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unread)?;
+    let refused = |source: ReadError| Error::NotReport {
+        path: path.to_owned(),
+        source,
+    };
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let read = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = read.split(|&byte| byte == b'\n').count();
+        refused(ReadError::Syntax {
+            line,
+            column: 0,
+            what: "it is no text in UTF-8".to_owned(),
+        })
+    })?;
+    proof::parse(&text).map_err(refused)
+}
+
+/// Writes in place: the file may be one that can't be replaced, such as `/dev/termination-log`.
+fn put(path: &Path, text: &str) -> Result<(), Error> {
+    fs::write(path, text).map_err(|source| Error::WriteFile {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes beside it and renames: whoever collects metrics never reads half of them.
+fn replace(path: &Path, text: &str) -> Result<(), Error> {
+    let failed = |source| Error::WriteFile {
+        path: path.to_owned(),
+        source,
+    };
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(".pitcrew-")
+        .tempfile_in(directory)
+        .map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    readable_by_all(file.as_file()).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// A temporary file is its owner's alone, and a collector is somebody else.
+fn readable_by_all(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_is_the_verdicts_code() {
+        for verdict in Verdict::ALL {
+            for strict in [false, true] {
+                assert_eq!(
+                    exit_status(*verdict, strict).code(),
+                    verdict.exit_code(strict),
+                    "{verdict}"
+                );
+            }
+        }
+    }
+}

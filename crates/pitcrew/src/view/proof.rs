@@ -1,0 +1,147 @@
+//! Reports of tested GPUs: for the terminal, for CI, for Prometheus, for the kubelet and for a browser.
+
+pub(crate) mod fleet;
+pub(crate) mod html;
+pub(crate) mod junit;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a run shows it; showing and merging reports don't")
+)]
+pub(crate) mod live;
+pub(crate) mod prometheus;
+mod summary;
+pub(crate) mod termination;
+
+#[cfg(test)]
+pub(crate) mod example;
+
+use pitcrew_core::proof::{DeviceEvidence, Figure, Grade, Outcome, Phase, Report, Verdict};
+
+pub(crate) use summary::summary;
+
+/// A text from outside on one line, without what a terminal would act on.
+fn plain(text: &str) -> String {
+    let kept = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    kept.collect::<String>().trim().to_owned()
+}
+
+/// Three or more digits that count: `12.3`, `785`, `1570`.
+fn short(figure: f64) -> String {
+    if figure.abs() < 100.0 {
+        format!("{figure:.1}")
+    } else {
+        format!("{figure:.0}")
+    }
+}
+
+/// `950`, `67,108,864`, `1.2e13`: exact while it can be read.
+fn count(number: u64) -> String {
+    if number >= 100_000_000 {
+        #[expect(clippy::cast_precision_loss, reason = "two digits of it are shown")]
+        let number = number as f64;
+        return format!("{number:.1e}");
+    }
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in GiB or TiB.
+fn bytes(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "one place behind the point is shown")]
+    let gib = bytes as f64 / f64::from(1 << 30);
+    if gib < 1024.0 {
+        format!("{gib:.1} GiB")
+    } else {
+        format!("{:.1} TiB", gib / 1024.0)
+    }
+}
+
+/// The figure of a phase.
+fn figure_of<'a>(report: &'a Report, device: usize, phase: &Phase) -> Option<&'a Figure> {
+    let figures = report.judgement.figures.iter();
+    figures
+        .filter(|figure| figure.device == device)
+        .find(|figure| figure.phase == phase.kind && figure.format == phase.format)
+}
+
+/// The verdict on a device; a report that was read has one for each.
+fn verdict_of(report: &Report, device: usize) -> Verdict {
+    report
+        .judgement
+        .verdicts
+        .get(device)
+        .copied()
+        .unwrap_or(report.verdict)
+}
+
+/// How a phase ended, in few words.
+fn result_of(report: &Report, device: usize, phase: &Phase) -> String {
+    match &phase.outcome {
+        Outcome::Skipped { why, .. } => return format!("skipped: {}", plain(why)),
+        Outcome::Failed { why } => return format!("failed: {}", plain(why)),
+        Outcome::Ran | Outcome::Interrupted => {}
+    }
+    if phase.corruption_count > 0 {
+        return format!("{} WRONG", count(phase.corruption_count));
+    }
+    let grade = figure_of(report, device, phase).map_or(Grade::Unrated, |figure| figure.grade);
+    let words = match grade {
+        Grade::Good => "good",
+        Grade::Low => "low",
+        Grade::Bad => "much too low",
+        Grade::Unrated => "ok",
+    };
+    if phase.outcome == Outcome::Interrupted {
+        return format!("{words}, cut short");
+    }
+    words.to_owned()
+}
+
+/// Wrong results and words of a device, and results and bytes that were compared.
+fn totals(device: &DeviceEvidence) -> (u64, u64, u64) {
+    let sum = |of: fn(&Phase) -> u64| device.phases.iter().map(of).fold(0, u64::saturating_add);
+    (
+        sum(|phase| phase.corruption_count),
+        sum(|phase| phase.verified_outputs),
+        sum(|phase| phase.verified_bytes),
+    )
+}
+
+/// Where a reason is: `GPU 3`, or nothing for the whole run.
+fn place(report: &Report, device: Option<usize>) -> Option<String> {
+    let device = report.evidence.devices.get(device?)?;
+    Some(plain(&device.device.title()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_exact_while_they_can_be_read() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(950), "950");
+        assert_eq!(count(67_108_864), "67,108,864");
+        assert_eq!(count(12_345_678_901_234), "1.2e13");
+        assert_eq!(
+            (short(12.34), short(785.4)),
+            ("12.3".to_owned(), "785".to_owned())
+        );
+        assert_eq!(
+            (bytes(72 << 30), bytes(3 << 40)),
+            ("72.0 GiB".to_owned(), "3.0 TiB".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_text_from_outside_can_not_reach_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mred\nline\u{7}"), "a [31mred line");
+    }
+}

@@ -1,0 +1,141 @@
+//! The part of the page that one GPU has.
+
+use std::fmt::Write as _;
+
+use pitcrew_core::proof::{Figure, PhaseKind, Report};
+
+use super::super::{bytes, count, short, totals, verdict_of};
+use super::{bars, chip, escaped, sm_map, tables, timeline};
+
+pub(super) fn section(report: &Report, index: usize) -> String {
+    let evidence = &report.evidence.devices[index];
+    let device = &evidence.device;
+    let mut out = format!(
+        "<section class=\"gpu\" id=\"gpu-{index}\">\n<h2><span class=\"where\">{}</span> {} {}</h2>\n<p class=\"ids\">{}</p>\n",
+        escaped(&device.title()),
+        escaped(&device.name),
+        chip(verdict_of(report, index)),
+        ids(report, index),
+    );
+    if evidence.phases.is_empty() {
+        out.push_str("<p class=\"muted\">Nothing ran on it.</p>\n</section>\n");
+        return out;
+    }
+    out.push_str(&tiles(report, index));
+    out.push_str(&bars::chart(report, index));
+    out.push_str(&timeline::chart(report, index));
+    out.push_str(&sm_map::maps(evidence));
+    out.push_str(&tables::corruptions(evidence));
+    out.push_str(&tables::phases(report, index));
+    out.push_str(&tables::counters(evidence));
+    out.push_str("</section>\n");
+    out
+}
+
+fn ids(report: &Report, index: usize) -> String {
+    let device = &report.evidence.devices[index].device;
+    let mut parts = vec![device.uuid.clone()];
+    parts.extend(device.pci_address.clone());
+    parts.extend(device.serial.as_ref().map(|serial| format!("serial {serial}")));
+    parts.extend(device.vbios.as_ref().map(|vbios| format!("VBIOS {vbios}")));
+    parts.extend(device.sm_count.map(|sms| format!("{sms} SMs")));
+    parts.extend(device.memory_total_bytes.map(bytes));
+    parts.extend(
+        device
+            .ecc
+            .map(|ecc| format!("ECC {}", if ecc { "on" } else { "off" })),
+    );
+    parts.extend(device.power_limit_w.map(|limit| format!("{limit:.0} W")));
+    let parts: Vec<String> = parts
+        .iter()
+        .map(|part| escaped(part))
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.join(" · ")
+}
+
+/// The few numbers that one looks for first.
+fn tiles(report: &Report, index: usize) -> String {
+    let evidence = &report.evidence.devices[index];
+    let figure = |kind: PhaseKind| {
+        let mut figures = report.judgement.figures.iter();
+        figures.find(|figure| figure.device == index && figure.phase == kind)
+    };
+    let mut out = String::from("<div class=\"tiles\">\n");
+    let of_expected = |figure: &Figure| {
+        figure.ratio.map_or(String::new(), |ratio| {
+            format!("{:.0} % of expected", ratio * 100.0)
+        })
+    };
+    let mut tile = |name: &str, value: &str, unit: &str, below: &str, tone: &str| {
+        let _ = writeln!(
+            out,
+            "<div class=\"tile {tone}\"><span class=\"name\">{}</span><span class=\"value\">{}<small>{unit}</small></span>\
+             <span class=\"below\">{}</span></div>",
+            escaped(name),
+            escaped(value),
+            escaped(below),
+        );
+    };
+    if let Some(figure) = figure(PhaseKind::Gemm) {
+        let name = figure
+            .format
+            .map_or("Products".to_owned(), |format| format!("Products, {format}"));
+        tile(
+            &name,
+            &short(figure.measured),
+            "TFLOP/s",
+            &of_expected(figure),
+            bars::tone(figure.grade),
+        );
+    }
+    if let Some(figure) = figure(PhaseKind::Copy) {
+        tile(
+            "Memory",
+            &short(figure.measured),
+            "GB/s",
+            &of_expected(figure),
+            bars::tone(figure.grade),
+        );
+    }
+    if let Some(figure) = figure(PhaseKind::HostToDevice) {
+        tile(
+            "From host",
+            &short(figure.measured),
+            "GB/s",
+            &of_expected(figure),
+            bars::tone(figure.grade),
+        );
+    }
+    let most = |of: fn(&pitcrew_core::proof::Sample) -> Option<f64>| {
+        evidence
+            .samples
+            .iter()
+            .filter_map(of)
+            .filter(|value| value.is_finite())
+            .max_by(f64::total_cmp)
+    };
+    if let Some(power) = most(|sample| sample.power_w) {
+        let below = evidence
+            .device
+            .power_limit_w
+            .map_or(String::new(), |limit| format!("limit {limit:.0} W"));
+        tile("Most power", &format!("{power:.0}"), "W", &below, "");
+    }
+    if let Some(heat) = most(|sample| sample.temperature_c) {
+        let memory = most(|sample| sample.memory_temperature_c);
+        let below = memory.map_or(String::new(), |memory| format!("memory {memory:.0} °C"));
+        tile("Hottest", &format!("{heat:.0}"), "°C", &below, "");
+    }
+    let (wrong, outputs, of_memory) = totals(evidence);
+    let below = format!("of {} results and {}", count(outputs), bytes(of_memory));
+    tile(
+        "Wrong",
+        &count(wrong),
+        "",
+        &below,
+        if wrong > 0 { "bad" } else { "" },
+    );
+    out.push_str("</div>\n");
+    out
+}
