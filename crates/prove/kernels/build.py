@@ -34,11 +34,14 @@ TOOLKITS = {
 MODULES = {
     "memory": ("sm_50", "5.0", "11.8.89"),
     "simt": ("sm_50", "5.0", "11.8.89"),
+    "simt_half": ("sm_50", "5.0", "11.8.89"),
     "dp4a": ("sm_61", "5.0", "11.8.89"),
     "m8n8k4": ("sm_70", "6.4", "11.8.89"),
     "m16n8k8": ("sm_75", "6.5", "11.8.89"),
     "m16n8k16": ("sm_80", "7.0", "11.8.89"),
     "fp8": ("sm_89", "8.4", "11.8.89"),
+    "fp64": ("sm_80", "7.0", "11.8.89"),
+    "fp64_hopper": ("sm_90", "7.8", "11.8.89"),
     "wgmma": ("sm_90a", "8.0", "12.0.140"),
 }
 
@@ -61,13 +64,42 @@ ASSEMBLERS = {
 CUBINS = {
     "memory": ["sm_50", "sm_60", "sm_70", "sm_80", "sm_90", "sm_100", "sm_120"],
     "simt": ["sm_50", "sm_60", "sm_70", "sm_80", "sm_90", "sm_100", "sm_120"],
+    "simt_half": ["sm_50", "sm_60"],
     "dp4a": ["sm_61", "sm_70", "sm_80", "sm_90", "sm_100", "sm_120"],
     "m8n8k4": ["sm_70"],
     "m16n8k8": ["sm_75"],
     "m16n8k16": ["sm_80", "sm_90", "sm_100", "sm_120"],
     "fp8": ["sm_89", "sm_120"],
+    "fp64": ["sm_80", "sm_100"],
+    "fp64_hopper": ["sm_90"],
     "wgmma": ["sm_90a"],
 }
+
+
+# Format, sum, and the instruction's K and types, with what follows its scale of the sums.
+WGMMA = [
+    ("BF16", "float", "k16.f32.bf16.bf16", ", 1, 1, 0, 0"),
+    ("FP16", "float", "k16.f32.f16.f16", ", 1, 1, 0, 0"),
+    ("TF32", "float", "k8.f32.tf32.tf32", ", 1, 1"),
+    ("FP8", "float", "k32.f32.e4m3.e4m3", ", 1, 1"),
+    ("INT8", "int", "k32.s32.s8.s8", ""),
+]
+
+
+def wgmma_instructions():
+    """The header `wgmma_instructions.cuh`: an instruction with 128 sums is long, and the same for each format."""
+    text = "#pragma once\n#include \"common.cuh\"\ntemplate <int FORMAT> struct Wgmma;\n"
+    sums = ", ".join(f"%{index}" for index in range(128))
+    for name, kind, types, scales in WGMMA:
+        letter = "f" if kind == "float" else "r"
+        operands = ", ".join(f'"+{letter}"(c[{index}])' for index in range(128))
+        text += (
+            f"template <> struct Wgmma<{name}> {{\n"
+            f"static DEVICE_MEMBER void run({kind} *c, u64 a, u64 b) {{\n"
+            f'asm volatile("wgmma.mma_async.sync.aligned.m64n256{types} {{{sums}}}, %128, %129, 1{scales};"\n'
+            f': {operands} : "l"(a), "l"(b));\n}}\n}};\n'
+        )
+    return text
 
 
 def front_end(toolkits, version):

@@ -1,12 +1,13 @@
 // GEMM and loop by `mma.sync`, for every tensor core from Volta on.
 //
-// Four warps make a tile, each a quarter of it. Operands are fetched in pieces of 64 bytes along K into a ring in shared
-// memory; a row of 64 bytes is four chunks of 16, whose places are swapped so that reads of eight rows meet no conflict.
-// A step is 32 bytes along K: one m16n8k16 of 16-bit operands, or what an older or other instruction makes of it.
+// Eight warps make a tile, two above each other by four side by side (four by two for f64). Operands are fetched in pieces of 64 bytes along K
+// into a ring in shared memory; a row of 64 bytes is four chunks of 16, whose places are swapped so that reads of eight
+// rows meet no conflict. A step is 32 bytes along K: one m16n8k16 of 16-bit operands, or what an older or other
+// instruction makes of it.
 #include "common.cuh"
 
 #define ROW_BYTES 64
-#define MMA_THREADS 128
+#define MMA_THREADS 256
 
 DEVICE u32 shared_address(const void *pointer) {
     u32 address;
@@ -116,7 +117,10 @@ template <> struct Multiply<INT8> {
 // 64 x 64 sums of a warp by instructions of 16 x 8: lane l has rows l / 4 and 8 more, columns 2 * (l % 4) and 1 more.
 template <int FORMAT> struct Wide {
     typedef typename Traits<FORMAT>::Sum Sum;
-    enum { tile_rows = 128, tile_columns = 128, registers = 128, rows = 8, columns = 16 };
+    enum { tile_rows = 128, tile_columns = 256, registers = 128, rows = 8, columns = 16, steps = 2 };
+    struct Held {
+        u32 a[4][4], b[4][4];
+    };
     u32 row0, column0, a_at, b_at, a_swap, b_swap;
 
     DEVICE_MEMBER Wide() {
@@ -135,67 +139,80 @@ template <int FORMAT> struct Wide {
     DEVICE_MEMBER u32 column(u32 j) const { return column0 + j / 2 * 8 + j % 2; }
     static DEVICE_MEMBER u32 index(u32 i, u32 j) { return (i / 2 * 8 + j / 2) * 4 + i % 2 * 2 + j % 2; }
 
-    DEVICE_MEMBER void step(u32 a_base, u32 b_base, u32 step, Sum *sums) const {
-        u32 a[4][4], b[4][4];
+    DEVICE_MEMBER void load(u32 a_base, u32 b_base, u32 step, Held &held) const {
         u32 a_from = a_base + a_at + ((a_swap ^ (2 * step)) << 4);
         u32 b_from = b_base + b_at + ((b_swap ^ (2 * step)) << 4);
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
-            load_matrices(a_from + i * 16 * ROW_BYTES, a[i]);
+            load_matrices(a_from + i * 16 * ROW_BYTES, held.a[i]);
         }
 #pragma unroll
         for (u32 j = 0; j < 4; ++j) {
-            load_matrices(b_from + j * 16 * ROW_BYTES, b[j]);
+            load_matrices(b_from + j * 16 * ROW_BYTES, held.b[j]);
         }
+    }
+    static DEVICE_MEMBER void multiply(const Held &held, Sum *sums) {
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
 #pragma unroll
             for (u32 j = 0; j < 8; ++j) {
-                Multiply<FORMAT>::run(sums + (i * 8 + j) * 4, a[i], b[j / 2] + j % 2 * 2);
+                Multiply<FORMAT>::run(sums + (i * 8 + j) * 4, held.a[i], held.b[j / 2] + j % 2 * 2);
             }
         }
     }
 };
 
 #ifdef MMA_DOUBLE
-// 32 x 64 sums of a warp by m8n8k4 of f64. Which operands along K make one instruction is free, as long as A and B agree:
-// each lane takes a chunk of two, so that a row's four lanes take all 64 bytes, and the two make two instructions.
+// 32 x 64 sums of a warp by instructions of f64. Which operands along K make one instruction is free, as long as A and B
+// agree: each lane takes a chunk of two, so that a row's four lanes take all 64 bytes, and the two make one m16n8k8
+// (Hopper) or two m8n8k4.
 struct Double {
     typedef double Sum;
-    enum { tile_rows = 64, tile_columns = 128, registers = 64, rows = 4, columns = 16 };
+    enum { tile_rows = 128, tile_columns = 128, registers = 64, rows = 4, columns = 16, steps = 1 };
+    struct Held {
+        double a[4][2], b[8][2];
+    };
     u32 row0, column0, a_at, b_at;
 
     DEVICE_MEMBER Double() {
         u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        row0 = warp % 2 * 32 + lane / 4;
-        column0 = warp / 2 * 64 + lane % 4 * 2;
+        row0 = warp % 4 * 32 + lane / 4;
+        column0 = warp / 4 * 64 + lane % 4 * 2;
         a_at = swizzled(row0, lane % 4);
-        b_at = swizzled(warp / 2 * 64 + lane / 4, lane % 4);
+        b_at = swizzled(warp / 4 * 64 + lane / 4, lane % 4);
     }
     DEVICE_MEMBER u32 row(u32 i) const { return row0 + i * 8; }
     DEVICE_MEMBER u32 column(u32 j) const { return column0 + j / 2 * 8 + j % 2; }
     static DEVICE_MEMBER u32 index(u32 i, u32 j) { return (i * 8 + j / 2) * 2 + j % 2; }
 
-    // Both steps of the 64 bytes are done by the first.
-    DEVICE_MEMBER void step(u32 a_base, u32 b_base, u32 step, double *sums) const {
-        if (step != 0) {
-            return;
-        }
-        double a[4][2], b[8][2];
+    DEVICE_MEMBER void load(u32 a_base, u32 b_base, u32, Held &held) const {
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
-            asm volatile("ld.shared.v2.f64 {%0, %1}, [%2];"
-                         : "=d"(a[i][0]), "=d"(a[i][1])
-                         : "r"(a_base + a_at + i * 8 * ROW_BYTES)
-                         : "memory");
+            load_doubles(a_base + a_at + i * 8 * ROW_BYTES, held.a[i]);
         }
 #pragma unroll
         for (u32 j = 0; j < 8; ++j) {
-            asm volatile("ld.shared.v2.f64 {%0, %1}, [%2];"
-                         : "=d"(b[j][0]), "=d"(b[j][1])
-                         : "r"(b_base + b_at + j * 8 * ROW_BYTES)
-                         : "memory");
+            load_doubles(b_base + b_at + j * 8 * ROW_BYTES, held.b[j]);
         }
+    }
+    static DEVICE_MEMBER void load_doubles(u32 from, double *to) {
+        asm volatile("ld.shared.v2.f64 {%0, %1}, [%2];" : "=d"(to[0]), "=d"(to[1]) : "r"(from) : "memory");
+    }
+    static DEVICE_MEMBER void multiply(const Held &held, double *sums) {
+#ifdef MMA_DOUBLE_K8
+#pragma unroll
+        for (u32 i = 0; i < 4; i += 2) {
+#pragma unroll
+            for (u32 j = 0; j < 8; ++j) {
+                double *upper = sums + (i * 8 + j) * 2, *lower = sums + ((i + 1) * 8 + j) * 2;
+                asm volatile("mma.sync.aligned.m16n8k8.row.col.f64.f64.f64.f64 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+                             "{%8, %9}, {%0, %1, %2, %3};"
+                             : "+d"(upper[0]), "+d"(upper[1]), "+d"(lower[0]), "+d"(lower[1])
+                             : "d"(held.a[i][0]), "d"(held.a[i + 1][0]), "d"(held.a[i][1]), "d"(held.a[i + 1][1]),
+                               "d"(held.b[j][0]), "d"(held.b[j][1]));
+            }
+        }
+#else
 #pragma unroll
         for (u32 half = 0; half < 2; ++half) {
 #pragma unroll
@@ -205,10 +222,11 @@ struct Double {
                     double *c = sums + (i * 8 + j) * 2;
                     asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
                                  : "+d"(c[0]), "+d"(c[1])
-                                 : "d"(a[i][half]), "d"(b[j][half]));
+                                 : "d"(held.a[i][half]), "d"(held.b[j][half]));
                 }
             }
         }
+#endif
     }
 };
 #endif
@@ -219,7 +237,10 @@ struct Double {
 // read eight neighbouring rows.
 struct QuadPairs {
     typedef float Sum;
-    enum { tile_rows = 128, tile_columns = 128, registers = 128, rows = 8, columns = 16 };
+    enum { tile_rows = 128, tile_columns = 256, registers = 128, rows = 8, columns = 16, steps = 4 };
+    struct Held {
+        uint4 a[4], b[4];
+    };
     u32 row0, column0, a_at, b_at, a_swap, b_swap;
 
     DEVICE_MEMBER QuadPairs() {
@@ -240,27 +261,25 @@ struct QuadPairs {
         return (i / 2 * 4 + j / 4) * 8 + i % 2 * 2 + j / 2 % 2 * 4 + j % 2;
     }
 
-    DEVICE_MEMBER void step(u32 a_base, u32 b_base, u32 step, float *sums) const {
+    DEVICE_MEMBER void load(u32 a_base, u32 b_base, u32 step, Held &held) const {
 #pragma unroll
-        for (u32 half = 0; half < 2; ++half) {
-            uint4 a[4], b[4];
+        for (u32 i = 0; i < 4; ++i) {
+            held.a[i] = load_chunk(a_base + a_at + i * 16 * ROW_BYTES + ((a_swap ^ step) << 4));
+            held.b[i] = load_chunk(b_base + b_at + i * 16 * ROW_BYTES + ((b_swap ^ step) << 4));
+        }
+    }
+    static DEVICE_MEMBER void multiply(const Held &held, float *sums) {
 #pragma unroll
-            for (u32 i = 0; i < 4; ++i) {
-                a[i] = load_chunk(a_base + a_at + i * 16 * ROW_BYTES + ((a_swap ^ (2 * step + half)) << 4));
-                b[i] = load_chunk(b_base + b_at + i * 16 * ROW_BYTES + ((b_swap ^ (2 * step + half)) << 4));
-            }
+        for (u32 i = 0; i < 4; ++i) {
 #pragma unroll
-            for (u32 i = 0; i < 4; ++i) {
-#pragma unroll
-                for (u32 j = 0; j < 4; ++j) {
-                    float *c = sums + (i * 4 + j) * 8;
-                    multiply(c, a[i].x, a[i].y, b[j].x, b[j].y);
-                    multiply(c, a[i].z, a[i].w, b[j].z, b[j].w);
-                }
+            for (u32 j = 0; j < 4; ++j) {
+                float *c = sums + (i * 4 + j) * 8;
+                one(c, held.a[i].x, held.a[i].y, held.b[j].x, held.b[j].y);
+                one(c, held.a[i].z, held.a[i].w, held.b[j].z, held.b[j].w);
             }
         }
     }
-    static DEVICE_MEMBER void multiply(float *c, u32 a0, u32 a1, u32 b0, u32 b1) {
+    static DEVICE_MEMBER void one(float *c, u32 a0, u32 a1, u32 b0, u32 b1) {
         asm volatile("mma.sync.aligned.m8n8k4.row.col.f32.f16.f16.f32 {%0, %1, %2, %3, %4, %5, %6, %7}, {%8, %9}, "
                      "{%10, %11}, {%0, %1, %2, %3, %4, %5, %6, %7};"
                      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7])
@@ -271,9 +290,9 @@ struct QuadPairs {
 
 extern __shared__ __align__(128) u8 ring[];
 
-// Fetches of one stage: this thread's chunks, 32 rows apart.
+// Fetches of one stage: this thread's chunks, so many rows apart.
 template <class Layout> struct Fetch {
-    enum { chunks = (Layout::tile_rows + Layout::tile_columns) / 32 };
+    enum { apart = MMA_THREADS / 4, chunks = (Layout::tile_rows + Layout::tile_columns) / apart };
     const u8 *a;
     const u8 *b;
     u64 pitch;
@@ -287,16 +306,41 @@ template <class Layout> struct Fetch {
         at = swizzled(row, chunk);
     }
     DEVICE_MEMBER const u8 *from(u32 i) const {
-        const u32 of_a = Layout::tile_rows / 32;
-        return i < of_a ? a + i * 32 * pitch : b + (i - of_a) * 32 * pitch;
+        const u32 of_a = Layout::tile_rows / apart;
+        return i < of_a ? a + i * apart * pitch : b + (i - of_a) * apart * pitch;
     }
     // The rows of B follow those of A in a stage.
-    DEVICE_MEMBER u32 to(u32 stage, u32 i) const { return stage + at + i * 32 * ROW_BYTES; }
+    DEVICE_MEMBER u32 to(u32 stage, u32 i) const { return stage + at + i * apart * ROW_BYTES; }
     DEVICE_MEMBER void advance() {
         a += ROW_BYTES;
         b += ROW_BYTES;
     }
+#ifdef CP_ASYNC
+    // Begins one stage; past the end along K it only counts.
+    DEVICE_MEMBER void begin(u32 stage, bool more) {
+        if (more) {
+#pragma unroll
+            for (u32 i = 0; i < chunks; ++i) {
+                asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(to(stage, i)), "l"(from(i)) : "memory");
+            }
+            advance();
+        }
+        asm volatile("cp.async.commit_group;" : : : "memory");
+    }
+#endif
 };
+
+#ifdef CP_ASYNC
+// Waits until the oldest stage but those begun after it has come, for all threads.
+DEVICE void wait_for_stage(u32 stages) {
+    if (stages == 4) {
+        asm volatile("cp.async.wait_group 2;" : : : "memory");
+    } else {
+        asm volatile("cp.async.wait_group 1;" : : : "memory");
+    }
+    __syncthreads();
+}
+#endif
 
 template <int FORMAT, class Layout> DEVICE void mma_gemm(const Gemm &gemm) {
     typedef typename Layout::Sum Sum;
@@ -323,49 +367,41 @@ template <int FORMAT, class Layout> DEVICE void mma_gemm(const Gemm &gemm) {
         }
         Chunks chunks(gemm.a + row0 * pitch, gemm.b + column0 * pitch, pitch);
 #ifdef CP_ASYNC
+        // Operands of the next step are loaded to registers before those of this one are multiplied.
+        typename Layout::Held held[2];
         u32 ring_end = base + gemm.stages * stage_bytes;
         u32 write = base, read = base;
         for (u32 stage = 0; stage + 1 < gemm.stages; ++stage) {
-            if (stage < fetches) {
-#pragma unroll
-                for (u32 i = 0; i < Chunks::chunks; ++i) {
-                    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
-                                 :
-                                 : "r"(chunks.to(write, i)), "l"(chunks.from(i))
-                                 : "memory");
-                }
-                chunks.advance();
-            }
-            asm volatile("cp.async.commit_group;" : : : "memory");
+            chunks.begin(write, stage < fetches);
             write += stage_bytes;
         }
-        for (u32 fetch = 0; fetch < fetches; ++fetch) {
-            if (gemm.stages == 4) {
-                asm volatile("cp.async.wait_group 2;" : : : "memory");
-            } else {
-                asm volatile("cp.async.wait_group 1;" : : : "memory");
-            }
-            __syncthreads();
-            if (fetch + gemm.stages - 1 < fetches) {
-#pragma unroll
-                for (u32 i = 0; i < Chunks::chunks; ++i) {
-                    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
-                                 :
-                                 : "r"(chunks.to(write, i)), "l"(chunks.from(i))
-                                 : "memory");
-                }
-                chunks.advance();
-            }
-            asm volatile("cp.async.commit_group;" : : : "memory");
-            write += stage_bytes;
-            write = write == ring_end ? base : write;
+        wait_for_stage(gemm.stages);
+        layout.load(read, read + a_bytes, 0, held[0]);
+        for (u32 fetch = 0; fetch < fetches; fetch += 3 - Layout::steps) {
 #pragma unroll
             for (u32 step = 0; step < 2; ++step) {
-                layout.step(read, read + a_bytes, step, sums);
+                // The slot that is written was read to its end before the last wait.
+                bool last_of_stage = Layout::steps == 1 || step == 1;
+                bool first_of_stage = Layout::steps == 1 || step == 0;
+                u32 now = fetch + (Layout::steps == 1 ? step : 0);
+                if (Layout::steps == 1 && now >= fetches) {
+                    break;
+                }
+                if (first_of_stage) {
+                    chunks.begin(write, now + gemm.stages - 1 < fetches);
+                    write += stage_bytes;
+                    write = write == ring_end ? base : write;
+                }
+                if (last_of_stage) {
+                    read += stage_bytes;
+                    read = read == ring_end ? base : read;
+                    wait_for_stage(gemm.stages);
+                }
+                layout.load(read, read + a_bytes, last_of_stage ? 0 : 1, held[(step + 1) % 2]);
+                layout.multiply(held[step], sums);
             }
-            read += stage_bytes;
-            read = read == ring_end ? base : read;
         }
+        __syncthreads();
 #else
         uint4 next[Chunks::chunks];
 #pragma unroll
@@ -384,8 +420,10 @@ template <int FORMAT, class Layout> DEVICE void mma_gemm(const Gemm &gemm) {
                 chunks.advance();
             }
 #pragma unroll
-            for (u32 step = 0; step < 2; ++step) {
-                layout.step(read, read + a_bytes, step, sums);
+            for (u32 step = 0; step < Layout::steps; ++step) {
+                typename Layout::Held held;
+                layout.load(read, read + a_bytes, step, held);
+                layout.multiply(held, sums);
             }
             if (fetch + 1 < fetches) {
 #pragma unroll
@@ -443,15 +481,18 @@ template <int FORMAT, class Layout> DEVICE void mma_loop(const Loop &loop) {
         for (u32 i = 0; i < Layout::registers; ++i) {
             sums[i] = 0;
         }
+        // Twice the same in registers: what is next is loaded while the rest is multiplied.
+        const u32 steps = LOOP_PIECES * Layout::steps;
+        typename Layout::Held held[2];
+        layout.load(base, base + a_bytes, 0, held[0]);
 #pragma unroll 1
         for (u32 repeat = 0; repeat < repeats; ++repeat) {
 #pragma unroll
-            for (u32 piece = 0; piece < LOOP_PIECES; ++piece) {
-                u32 from = base + piece * rows * ROW_BYTES;
-#pragma unroll
-                for (u32 step = 0; step < 2; ++step) {
-                    layout.step(from, from + a_bytes, step, sums);
-                }
+            for (u32 step = 0; step < steps; ++step) {
+                u32 next = (step + 1) % steps;
+                u32 from = base + next / Layout::steps * rows * ROW_BYTES;
+                layout.load(from, from + a_bytes, next % Layout::steps, held[(step + 1) % 2]);
+                layout.multiply(held[step % 2], sums);
             }
         }
         if (fault) {
@@ -466,9 +507,9 @@ template <int FORMAT, class Layout> DEVICE void mma_loop(const Loop &loop) {
 }
 
 #define MMA(NAME, FORMAT, LAYOUT)                                                                                      \
-    extern "C" __global__ void __launch_bounds__(MMA_THREADS, 2) gemm_##NAME(Gemm gemm) {                              \
+    extern "C" __global__ void __launch_bounds__(MMA_THREADS) gemm_##NAME(Gemm gemm) {                              \
         mma_gemm<FORMAT, LAYOUT>(gemm);                                                                                \
     }                                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(MMA_THREADS, 2) loop_##NAME(Loop loop) {                              \
+    extern "C" __global__ void __launch_bounds__(MMA_THREADS) loop_##NAME(Loop loop) {                              \
         mma_loop<FORMAT, LAYOUT>(loop);                                                                                \
     }

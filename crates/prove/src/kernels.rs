@@ -95,6 +95,13 @@ const SIMT: Module = Module {
     ..MEMORY
 };
 
+/// Only what has no tensor cores needs its machine code.
+const SIMT_HALF: Module = Module {
+    name: "simt_half",
+    cubins: &[cubin(5, 0), cubin(6, 0)],
+    ..MEMORY
+};
+
 const DP4A: Module = Module {
     name: "dp4a",
     target: Target::From(6, 1),
@@ -134,6 +141,20 @@ const M16N8K16: Module = Module {
     cubins: &[cubin(8, 0), cubin(9, 0), cubin(10, 0), cubin(12, 0)],
 };
 
+const FP64: Module = Module {
+    name: "fp64",
+    cubins: &[cubin(8, 0), cubin(10, 0)],
+    ..M16N8K16
+};
+
+const FP64_HOPPER: Module = Module {
+    name: "fp64_hopper",
+    target: Target::From(9, 0),
+    ptx: (7, 8),
+    cuda: cuda(11, 8),
+    cubins: &[cubin(9, 0)],
+};
+
 const FP8: Module = Module {
     name: "fp8",
     target: Target::From(8, 9),
@@ -155,7 +176,19 @@ const WGMMA: Module = Module {
 };
 
 /// All modules.
-pub const MODULES: [Module; 8] = [MEMORY, SIMT, DP4A, M8N8K4, M16N8K8, M16N8K16, FP8, WGMMA];
+pub const MODULES: [Module; 11] = [
+    MEMORY,
+    SIMT,
+    SIMT_HALF,
+    DP4A,
+    M8N8K4,
+    M16N8K8,
+    M16N8K16,
+    FP64,
+    FP64_HOPPER,
+    FP8,
+    WGMMA,
+];
 
 /// Variants that a format has, best first.
 pub fn variants(format: Format) -> &'static [Variant] {
@@ -183,9 +216,16 @@ pub fn module(variant: Variant, format: Format, capability: ComputeCapability) -
     }
     match variant {
         Variant::Simt if format == Format::Int8 && DP4A.target.includes(capability) => Some(DP4A),
+        Variant::Simt if matches!(format, Format::Bf16 | Format::Fp16) => Some(SIMT_HALF),
         Variant::Simt => Some(SIMT),
         Variant::M8n8k4 => Some(M8N8K4),
         Variant::M16n8k8 => Some(M16N8K8),
+        Variant::M16n8k16 if format == Format::Fp64 => match capability.major {
+            9 => Some(FP64_HOPPER),
+            // What has hardly any f64 makes the instruction of plain ones.
+            12.. => None,
+            _ => Some(FP64),
+        },
         Variant::M16n8k16 => Some(M16N8K16),
         Variant::Fp8Mma => Some(FP8),
         Variant::Wgmma => Some(WGMMA),

@@ -20,7 +20,7 @@ use crate::device::{
 };
 use crate::kernels::{self, Module};
 
-/// How long the GPU may do nothing that is seen before it counts as hung.
+/// How long one piece of work may take before the GPU counts as hung.
 const HANG: Duration = Duration::from_secs(10);
 
 /// `CU_DEVICE_ATTRIBUTE_*` of `cuda.h`.
@@ -68,6 +68,7 @@ pub struct Gpu {
     peers: RefCell<Vec<(CuDevice, Raw)>>,
     /// A context that was broken by a fault or hangs: to give anything back to it would hang or fail too.
     broken: Cell<bool>,
+    patience: Duration,
 }
 
 impl Gpu {
@@ -102,6 +103,7 @@ impl Gpu {
             host_blocks: RefCell::default(),
             peers: RefCell::default(),
             broken: Cell::new(false),
+            patience: HANG,
         };
         // SAFETY: the context was just retained; streams and memory are the context's.
         unsafe {
@@ -130,6 +132,11 @@ impl Gpu {
         (0..library.devices())
             .map(|ordinal| Self::open(library, ordinal))
             .collect()
+    }
+
+    /// Sets how long one piece of work may take before it counts as hung; ten seconds otherwise.
+    pub const fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Makes the context the calling thread's.
@@ -264,11 +271,11 @@ impl Gpu {
                     600 => {}
                     code => return self.check(work, code),
                 }
-                if since.elapsed() > HANG {
+                if since.elapsed() > self.patience {
                     self.broken.set(true);
                     return Err(DeviceError::Hang {
                         work,
-                        seconds: HANG.as_secs(),
+                        seconds: self.patience.as_secs(),
                     });
                 }
                 thread::sleep(Duration::from_micros(50));
@@ -362,7 +369,7 @@ impl Gpu {
         if variant == Variant::Wgmma && self.library.functions.tensor_map.is_none() {
             return Err("the driver has no `cuTensorMapEncodeTiled`: it is older than CUDA 12".to_owned());
         }
-        let needed = (shape.stage_bytes * shape.stages.min(2)).max(shape.loop_bytes);
+        let needed = (shape.stage_bytes * shape.stages.min(3)).max(shape.loop_bytes);
         if needed > self.shared[1].max(48 << 10) {
             return Err(format!(
                 "needs {needed} bytes of shared memory, a block has {}",

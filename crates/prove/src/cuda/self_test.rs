@@ -2,7 +2,8 @@
 
 use super::gpu::Gpu;
 use crate::device::{
-    Choice, Device as _, DeviceError, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Work,
+    Choice, Device as _, DeviceError, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Variant,
+    Work,
 };
 use crate::verify::golden::{GemmShape, loop_hashes};
 use crate::verify::operand::encode_output;
@@ -21,8 +22,16 @@ pub(super) fn run(gpu: &Gpu, format: Format, choice: &Choice) -> Result<(), Stri
         blocks.push(block);
         Ok::<_, DeviceError>(block)
     };
-    let tested =
-        tiles(gpu, format, choice, &mut allocate).and_then(|()| rounds(gpu, format, choice, &mut allocate));
+    // Two rows of tiles, and three where an odd number is another kernel's.
+    let rows: &[u32] = if choice.variant == Variant::Wgmma {
+        &[2, 3]
+    } else {
+        &[2]
+    };
+    let tested = rows
+        .iter()
+        .try_for_each(|&rows| tiles(gpu, format, choice, rows, &mut allocate))
+        .and_then(|()| rounds(gpu, format, choice, &mut allocate));
     for block in blocks {
         // After a kernel that was stopped nothing can be given back.
         let _ = gpu.release(block);
@@ -32,12 +41,18 @@ pub(super) fn run(gpu: &Gpu, format: Format, choice: &Choice) -> Result<(), Stri
 
 type Allocate<'a> = dyn FnMut(u64) -> Result<crate::device::Block, DeviceError> + 'a;
 
-fn tiles(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) -> Result<(), String> {
+fn tiles(
+    gpu: &Gpu,
+    format: Format,
+    choice: &Choice,
+    down: u32,
+    allocate: &mut Allocate,
+) -> Result<(), String> {
     let told = |error: DeviceError| error.to_string();
-    // More steps along K than a ring has stages, an odd number of them, and two tiles each way.
+    // More steps along K than a ring has stages, an odd number of them, and two tiles or more each way.
     let shape = GemmShape {
         format,
-        m: 2 * choice.tile_rows,
+        m: down * choice.tile_rows,
         n: 2 * choice.tile_columns,
         k: 9 * choice.k_step,
         tile_rows: choice.tile_rows,
@@ -51,7 +66,8 @@ fn tiles(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) ->
     let a = allocate(u64::from(shape.m) * u64::from(shape.k) * bytes).map_err(told)?;
     let b = allocate(u64::from(shape.n) * u64::from(shape.k) * bytes).map_err(told)?;
     let c = allocate(values * format.output().bytes()).map_err(told)?;
-    let records = allocate(4 * GEMM_RECORD_BYTES).map_err(told)?;
+    let tiles = u64::from(2 * down);
+    let records = allocate(tiles * GEMM_RECORD_BYTES).map_err(told)?;
     let operands = |to, rows, seed| Work::Operands {
         to,
         format,
@@ -74,7 +90,8 @@ fn tiles(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) ->
             records: records.all(),
             weight_seed: WEIGHTS,
             rotation: 1,
-            ctas: 0,
+            // Each goes over several tiles.
+            ctas: 2,
             fault: Fault::NONE,
         }),
     ])
@@ -101,7 +118,7 @@ fn tiles(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) ->
             wrong.len()
         ));
     }
-    let mut read = vec![0; 4 * usize::try_from(GEMM_RECORD_BYTES).unwrap_or_default()];
+    let mut read = vec![0; usize::try_from(tiles * GEMM_RECORD_BYTES).unwrap_or_default()];
     gpu.read(records.all(), &mut read).map_err(told)?;
     let got: Vec<u32> = gemm_records(&read).iter().map(|record| record.checksum).collect();
     let expected = shape.checksums();

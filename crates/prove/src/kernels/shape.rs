@@ -31,10 +31,10 @@ pub fn shape(variant: Variant, format: Format) -> Shape {
         Variant::M16n8k8 => mma(format, wide, 2),
         Variant::M16n8k16 | Variant::Fp8Mma if format == Format::Fp64 => {
             let mut shape = mma(format, double, 4);
-            shape.tile_rows = 64;
-            shape.stage_bytes = (64 + 128) * 64;
+            shape.tile_columns = 128;
+            shape.stage_bytes = (128 + 128) * 64;
             shape.loop_bytes = 2 * shape.stage_bytes;
-            shape.loop_shape.rows = 64;
+            shape.loop_shape.columns = 128;
             shape.loop_shape.registers = 64;
             shape
         }
@@ -55,7 +55,7 @@ fn loop_of(format: Format, rows: u32, columns: u32, bytes: u32) -> LoopShape {
         columns,
         k,
         repeats: 1024 / k,
-        warps: 4,
+        warps: 8,
         registers: 128,
         place: wide,
     }
@@ -64,7 +64,6 @@ fn loop_of(format: Format, rows: u32, columns: u32, bytes: u32) -> LoopShape {
 fn simt(format: Format) -> Shape {
     let side: u32 = if format == Format::Fp64 { 4 } else { 8 };
     let mut loop_shape = loop_of(format, 16 * side, 16 * side, 128);
-    loop_shape.warps = 8;
     loop_shape.registers = side * side;
     loop_shape.place = if side == 4 { plain_4 } else { plain_8 };
     Shape {
@@ -80,23 +79,22 @@ fn simt(format: Format) -> Shape {
 }
 
 fn mma(format: Format, place: Placement, stages: u32) -> Shape {
-    let mut loop_shape = loop_of(format, 128, 128, 128);
+    let mut loop_shape = loop_of(format, 128, 256, 128);
     loop_shape.place = place;
     Shape {
         tile_rows: 128,
-        tile_columns: 128,
+        tile_columns: 256,
         k_step: operands_in(format, 64),
-        threads: 128,
-        stage_bytes: (128 + 128) * 64,
+        threads: 256,
+        stage_bytes: (128 + 256) * 64,
         stages,
-        loop_bytes: 2 * (128 + 128) * 64,
+        loop_bytes: 2 * (128 + 256) * 64,
         loop_shape,
     }
 }
 
 fn wgmma(format: Format) -> Shape {
     let mut loop_shape = loop_of(format, 128, 256, 512);
-    loop_shape.warps = 8;
     loop_shape.place = warpgroup;
     Shape {
         tile_rows: 128,
@@ -150,8 +148,8 @@ fn wide(warp: u32, lane: u32, register: u32) -> (u32, u32) {
 fn double(warp: u32, lane: u32, register: u32) -> (u32, u32) {
     let (tile, part) = (register / 2, register % 2);
     (
-        warp % 2 * 32 + tile / 8 * 8 + lane / 4,
-        warp / 2 * 64 + tile % 8 * 8 + lane % 4 * 2 + part,
+        warp % 4 * 32 + tile / 8 * 8 + lane / 4,
+        warp / 4 * 64 + tile % 8 * 8 + lane % 4 * 2 + part,
     )
 }
 

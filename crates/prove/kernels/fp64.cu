@@ -1,0 +1,6 @@
+// f64 of Ampere and of all that follow.
+#define CP_ASYNC
+#define MMA_DOUBLE
+#include "mma.cuh"
+
+MMA(fp64, FP64, Double)

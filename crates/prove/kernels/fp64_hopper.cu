@@ -1,0 +1,7 @@
+// f64 of Hopper, whose larger instruction is twice as fast there.
+#define CP_ASYNC
+#define MMA_DOUBLE
+#define MMA_DOUBLE_K8
+#include "mma.cuh"
+
+MMA(fp64, FP64, Double)
