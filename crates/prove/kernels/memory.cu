@@ -55,95 +55,46 @@ static __device__ __noinline__ void log_word(u64 *log, const u64 *word, u64 inde
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) march(March job) {
+// Most work here is launched with a thread for each 16 bytes: CTAs that come and go in order keep DRAM's pages open
+// better than a grid of as many as there is room for. The loops are for what is larger than a grid.
+
+extern "C" __global__ void __launch_bounds__(1024) march(March job) {
     u64 pairs = job.count / 2;
-    u64 step = (u64)gridDim.x * blockDim.x;
-    for (u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x; at < pairs; at += 4 * step) {
-        ulonglong2 got[4];
-        u64 pair[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            u64 up = at + i * step;
-            pair[i] = job.descending ? pairs - 1 - up : up;
-            if (job.read_kind != 0 && up < pairs) {
-                u64 *from = job.words + 2 * pair[i];
-                asm volatile("ld.global.v2.u64 {%0, %1}, [%2];" : "=l"(got[i].x), "=l"(got[i].y) : "l"(from));
+    for (u64 up = (u64)blockIdx.x * blockDim.x + threadIdx.x; up < pairs; up += (u64)gridDim.x * blockDim.x) {
+        u64 index = 2 * (job.descending ? pairs - 1 - up : up);
+        u64 *at = job.words + index;
+        if (job.read_kind != 0) {
+            ulonglong2 got;
+            asm volatile("ld.global.v2.u64 {%0, %1}, [%2];" : "=l"(got.x), "=l"(got.y) : "l"(at));
+            u64 first = word_of(job.read_kind, job.read_seed, index);
+            u64 second = word_of(job.read_kind, job.read_seed, index + 1);
+            if (got.x != first) {
+                log_word(job.log, at, index, first, got.x);
+            }
+            if (got.y != second) {
+                log_word(job.log, at + 1, index + 1, second, got.y);
             }
         }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            if (at + i * step >= pairs) {
-                break;
-            }
-            u64 index = 2 * pair[i];
-            if (job.read_kind != 0) {
-                u64 first = word_of(job.read_kind, job.read_seed, index);
-                u64 second = word_of(job.read_kind, job.read_seed, index + 1);
-                if (got[i].x != first) {
-                    log_word(job.log, job.words + index, index, first, got[i].x);
-                }
-                if (got[i].y != second) {
-                    log_word(job.log, job.words + index + 1, index + 1, second, got[i].y);
-                }
-            }
-            if (job.write_kind != 0) {
-                u64 first = word_of(job.write_kind, job.write_seed, index);
-                u64 second = word_of(job.write_kind, job.write_seed, index + 1);
-                u64 *to = job.words + index;
-                asm volatile("st.global.v2.u64 [%0], {%1, %2};" : : "l"(to), "l"(first), "l"(second) : "memory");
-            }
+        if (job.write_kind != 0) {
+            u64 first = word_of(job.write_kind, job.write_seed, index);
+            u64 second = word_of(job.write_kind, job.write_seed, index + 1);
+            asm volatile("st.global.v2.u64 [%0], {%1, %2};" : : "l"(at), "l"(first), "l"(second) : "memory");
         }
     }
 }
 
 // `chunks` of 16 bytes.
-extern "C" __global__ void __launch_bounds__(512) copy(uint4 *to, const uint4 *from, u64 chunks) {
-    u64 tile = (u64)blockDim.x * 4;
-    for (u64 start = blockIdx.x * tile; start < chunks; start += (u64)gridDim.x * tile) {
-        u64 at = start + threadIdx.x;
-        if (start + tile <= chunks) {
-            uint4 held[4];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const uint4 *source = from + at + i * blockDim.x;
-                asm volatile("ld.global.cs.v4.u32 {%0, %1, %2, %3}, [%4];"
-                             : "=r"(held[i].x), "=r"(held[i].y), "=r"(held[i].z), "=r"(held[i].w)
-                             : "l"(source));
-            }
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                uint4 *target = to + at + i * blockDim.x;
-                asm volatile("st.global.cs.v4.u32 [%0], {%1, %2, %3, %4};"
-                             :
-                             : "l"(target), "r"(held[i].x), "r"(held[i].y), "r"(held[i].z), "r"(held[i].w)
-                             : "memory");
-            }
-        } else {
-            for (; at < chunks; at += blockDim.x) {
-                to[at] = from[at];
-            }
-        }
+extern "C" __global__ void __launch_bounds__(1024) copy(uint4 *to, const uint4 *from, u64 chunks) {
+    for (u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x; at < chunks; at += (u64)gridDim.x * blockDim.x) {
+        to[at] = from[at];
     }
 }
 
-DEVICE float4 triad_of(float4 b, float4 c) {
-    return make_float4(b.x + 3.0f * c.x, b.y + 3.0f * c.y, b.z + 3.0f * c.z, b.w + 3.0f * c.w);
-}
-
-extern "C" __global__ void __launch_bounds__(512) triad(float4 *a, const float4 *b, const float4 *c, u64 chunks) {
-    u64 tile = (u64)blockDim.x * 2;
-    for (u64 start = blockIdx.x * tile; start < chunks; start += (u64)gridDim.x * tile) {
-        u64 first = start + threadIdx.x;
-        u64 second = first + blockDim.x;
-        if (start + tile <= chunks) {
-            float4 b0 = b[first], c0 = c[first], b1 = b[second], c1 = c[second];
-            a[first] = triad_of(b0, c0);
-            a[second] = triad_of(b1, c1);
-        } else {
-            for (; first < chunks; first += blockDim.x) {
-                a[first] = triad_of(b[first], c[first]);
-            }
-        }
+extern "C" __global__ void __launch_bounds__(1024) triad(float4 *a, const float4 *b, const float4 *c, u64 chunks) {
+    for (u64 at = (u64)blockIdx.x * blockDim.x + threadIdx.x; at < chunks; at += (u64)gridDim.x * blockDim.x) {
+        float4 left = b[at], right = c[at];
+        a[at] = make_float4(left.x + 3.0f * right.x, left.y + 3.0f * right.y, left.z + 3.0f * right.z,
+                            left.w + 3.0f * right.w);
     }
 }
 

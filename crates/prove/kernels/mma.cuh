@@ -1,6 +1,6 @@
 // GEMM and loop by `mma.sync`, for every tensor core from Volta on.
 //
-// Eight warps make a tile, two above each other by four side by side. Operands are fetched in pieces of 64 bytes along K
+// Eight warps make a tile, two above each other by four side by side (four by two for f64). Operands are fetched in pieces of 64 bytes along K
 // into a ring in shared memory; a row of 64 bytes is four chunks of 16, whose places are swapped so that reads of eight
 // rows meet no conflict. A step is 32 bytes along K: one m16n8k16 of 16-bit operands, or what an older or other
 // instruction makes of it.
@@ -168,7 +168,7 @@ template <int FORMAT> struct Wide {
 // (Hopper) or two m8n8k4.
 struct Double {
     typedef double Sum;
-    enum { tile_rows = 64, tile_columns = 256, registers = 64, rows = 4, columns = 16, steps = 1 };
+    enum { tile_rows = 128, tile_columns = 128, registers = 64, rows = 4, columns = 16, steps = 1 };
     struct Held {
         double a[4][2], b[8][2];
     };
@@ -176,10 +176,10 @@ struct Double {
 
     DEVICE_MEMBER Double() {
         u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        row0 = warp % 2 * 32 + lane / 4;
-        column0 = warp / 2 * 64 + lane % 4 * 2;
+        row0 = warp % 4 * 32 + lane / 4;
+        column0 = warp / 4 * 64 + lane % 4 * 2;
         a_at = swizzled(row0, lane % 4);
-        b_at = swizzled(warp / 2 * 64 + lane / 4, lane % 4);
+        b_at = swizzled(warp / 4 * 64 + lane / 4, lane % 4);
     }
     DEVICE_MEMBER u32 row(u32 i) const { return row0 + i * 8; }
     DEVICE_MEMBER u32 column(u32 j) const { return column0 + j / 2 * 8 + j % 2; }

@@ -4,5 +4,3 @@
 SIMT(fp32, FP32, 8)
 SIMT(fp64, FP64, 4)
 SIMT(int8, INT8, 8)
-SIMT(bf16, BF16, 8)
-SIMT(fp16, FP16, 8)

@@ -62,10 +62,11 @@ DEVICE void barrier_wait(u32 barrier, u32 parity) {
                  : "memory");
 }
 
-// The barrier at the same place in a CTA of the cluster.
+// The barrier at the same place in a CTA of the cluster. What is released was only read: no wider scope is asked for, as
+// that would wait for all of the thread's memory accesses on the whole GPU.
 DEVICE void barrier_arrive_at(u32 barrier, u32 cta) {
     asm volatile("{ .reg .u32 there; mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there]; }"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there]; }"
                  :
                  : "r"(barrier), "r"(cta)
                  : "memory");
@@ -391,9 +392,9 @@ template <int FORMAT> DEVICE void wgmma_loop(const Loop &loop) {
         u32 thread = threadIdx.x - 128, group = thread / 128, warp = thread / 32;
         u64 hash = pattern_word(0, thread);
         bool fault = thread % 32 == 0 && planted(loop.fault_sm, loop.fault_place, loop.fault_bit, smid(), warp);
-        // The second warpgroup begins half a round later: while one folds, the other multiplies.
+        // In turns, by two barriers: while one warpgroup folds, the other multiplies.
         if (group == 1) {
-            named_barrier(3, 256);
+            asm volatile("bar.arrive 4, 256;" : : : "memory");
         }
         for (u32 round = 0; round < loop.rounds; ++round) {
             Sum sums[SUMS];
@@ -401,16 +402,20 @@ template <int FORMAT> DEVICE void wgmma_loop(const Loop &loop) {
             for (u32 i = 0; i < SUMS; ++i) {
                 sums[i] = 0;
             }
+            named_barrier(4 + group, 256);
             u32 at = 0;
 #pragma unroll 1
             do {
                 u32 from = ring + at % LOOP_SLOTS * STAGE_BYTES;
                 multiply_fetch<FORMAT>(sums, from + group * (64 * ROW_BYTES), from + A_BYTES);
                 wait_multiplied<1>();
-                if (round == 0 && group == 0 && at == repeats * LOOP_SLOTS / 2) {
-                    asm volatile("bar.arrive 3, 256;" : : : "memory");
-                }
             } while (++at < repeats * LOOP_SLOTS);
+            // The last of this round's are under way; the other's come behind them.
+            if (group == 0) {
+                asm volatile("bar.arrive 5, 256;" : : : "memory");
+            } else if (round + 1 < loop.rounds) {
+                asm volatile("bar.arrive 4, 256;" : : : "memory");
+            }
             wait_multiplied<0>();
             if (fault) {
                 flip(sums[0], loop.fault_bit);

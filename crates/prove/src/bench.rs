@@ -54,6 +54,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) xids: Vec<XidEvent>,
     /// Rate of the products that run now, in TFLOP/s, for the samples.
     pub(crate) tflops: Option<f64>,
+    /// Verified outputs and corruptions of all other phases.
+    pub(crate) elsewhere: (u64, u64),
 }
 
 impl Bench<'_> {

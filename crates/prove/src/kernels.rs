@@ -95,6 +95,13 @@ const SIMT: Module = Module {
     ..MEMORY
 };
 
+/// Only what has no tensor cores needs its machine code.
+const SIMT_HALF: Module = Module {
+    name: "simt_half",
+    cubins: &[cubin(5, 0), cubin(6, 0)],
+    ..MEMORY
+};
+
 const DP4A: Module = Module {
     name: "dp4a",
     target: Target::From(6, 1),
@@ -169,9 +176,10 @@ const WGMMA: Module = Module {
 };
 
 /// All modules.
-pub const MODULES: [Module; 10] = [
+pub const MODULES: [Module; 11] = [
     MEMORY,
     SIMT,
+    SIMT_HALF,
     DP4A,
     M8N8K4,
     M16N8K8,
@@ -208,6 +216,7 @@ pub fn module(variant: Variant, format: Format, capability: ComputeCapability) -
     }
     match variant {
         Variant::Simt if format == Format::Int8 && DP4A.target.includes(capability) => Some(DP4A),
+        Variant::Simt if matches!(format, Format::Bf16 | Format::Fp16) => Some(SIMT_HALF),
         Variant::Simt => Some(SIMT),
         Variant::M8n8k4 => Some(M8N8K4),
         Variant::M16n8k8 => Some(M16N8K8),

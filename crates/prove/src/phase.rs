@@ -15,6 +15,7 @@ use pitcrew_core::proof::PhaseKind;
 use crate::bench::{Bench, Stop};
 use crate::device::{Choice, Format};
 use crate::profile::Step;
+use crate::progress::Progress;
 use tally::Tally;
 
 /// A phase that can be worked on several times over.
@@ -44,7 +45,7 @@ pub(crate) fn exercise(step: Step, seed: u32, formats: &[Format]) -> Box<dyn Exe
 }
 
 /// What runs for a format, once the self-test has chosen.
-fn choice(bench: &Bench<'_>, format: Format, tally: &mut Tally) -> Result<Choice, Stop> {
+fn choice(bench: &mut Bench<'_>, format: Format, tally: &mut Tally) -> Result<Choice, Stop> {
     let known = bench.choices.iter().find(|(known, _)| *known == format);
     let choices = match known {
         Some((_, choices)) => choices.clone(),
@@ -58,6 +59,7 @@ fn choice(bench: &Bench<'_>, format: Format, tally: &mut Tally) -> Result<Choice
             reasons => format!("no kernel for {format} runs on this GPU: {}", reasons.join("; ")),
         }));
     };
+    (bench.tell)(Progress::Runs(choice.variant.name()));
     tally.phase.variant = Some(choice.variant.name().to_owned());
     Ok(*choice)
 }

@@ -29,6 +29,15 @@ pub enum Progress {
         /// What is counted.
         unit: Unit,
     },
+    /// Kernels that run from now on, by name.
+    Runs(&'static str),
+    /// What was compared so far in the whole run.
+    Checked {
+        /// Results of arithmetic.
+        verified_outputs: u64,
+        /// Results and words that were wrong.
+        corruption_count: u64,
+    },
     /// The driver was asked.
     Sampled(Sample),
     /// Something is wrong; in one line.

@@ -97,6 +97,7 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
         samples: Vec::new(),
         xids: Vec::new(),
         tflops: None,
+        elsewhere: (0, 0),
     };
     let before = bench.watch.counters();
     let steps = plan.steps();
@@ -155,6 +156,13 @@ fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) 
         let Some(at) = steps.iter().position(|known| known == step) else {
             continue;
         };
+        let others = tallies.iter().enumerate().filter(|(other, _)| *other != at);
+        bench.elsewhere = others.fold((0, 0), |(outputs, wrong), (_, tally)| {
+            (
+                outputs + tally.phase.verified_outputs,
+                wrong + tally.phase.corruption_count,
+            )
+        });
         let (tally, exercise) = (&mut tallies[at], &mut exercises[at]);
         // What could not be done once is not tried again and again.
         if matches!(tally.phase.outcome, Outcome::Failed { .. }) || is_given_up(tally) {

@@ -20,7 +20,7 @@ use crate::device::{
 };
 use crate::kernels::{self, Module};
 
-/// How long the GPU may do nothing that is seen before it counts as hung.
+/// How long one piece of work may take before the GPU counts as hung.
 const HANG: Duration = Duration::from_secs(10);
 
 /// `CU_DEVICE_ATTRIBUTE_*` of `cuda.h`.
@@ -68,6 +68,7 @@ pub struct Gpu {
     peers: RefCell<Vec<(CuDevice, Raw)>>,
     /// A context that was broken by a fault or hangs: to give anything back to it would hang or fail too.
     broken: Cell<bool>,
+    patience: Duration,
 }
 
 impl Gpu {
@@ -102,6 +103,7 @@ impl Gpu {
             host_blocks: RefCell::default(),
             peers: RefCell::default(),
             broken: Cell::new(false),
+            patience: HANG,
         };
         // SAFETY: the context was just retained; streams and memory are the context's.
         unsafe {
@@ -114,11 +116,27 @@ impl Gpu {
         Ok(gpu)
     }
 
+    /// What the device with this number is, without a context on it: nobody else's memory is needed for that.
+    pub fn facts_of(library: &Arc<Library>, ordinal: u32) -> Result<DeviceFacts, SetupError> {
+        let mut device = 0;
+        let ordinal = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
+        // SAFETY: one integer is written.
+        library.setup("cuDeviceGet", unsafe {
+            (library.functions.device_get)(&raw mut device, ordinal)
+        })?;
+        facts(library, device)
+    }
+
     /// All devices of the driver.
     pub fn all(library: &Arc<Library>) -> Result<Vec<Self>, SetupError> {
         (0..library.devices())
             .map(|ordinal| Self::open(library, ordinal))
             .collect()
+    }
+
+    /// Sets how long one piece of work may take before it counts as hung; ten seconds otherwise.
+    pub const fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Makes the context the calling thread's.
@@ -253,11 +271,11 @@ impl Gpu {
                     600 => {}
                     code => return self.check(work, code),
                 }
-                if since.elapsed() > HANG {
+                if since.elapsed() > self.patience {
                     self.broken.set(true);
                     return Err(DeviceError::Hang {
                         work,
-                        seconds: HANG.as_secs(),
+                        seconds: self.patience.as_secs(),
                     });
                 }
                 thread::sleep(Duration::from_micros(50));

@@ -92,6 +92,16 @@ const fn kind(pattern: Option<Pattern>) -> (u32, u64) {
     }
 }
 
+/// A grid with a thread for each of so many, as far as a grid goes.
+fn a_thread_for_each(count: u64) -> Size {
+    let grid = count.div_ceil(1024).clamp(1, 1 << 30);
+    Size {
+        grid: u32::try_from(grid).unwrap_or(1 << 30),
+        threads: 1024,
+        shared: 0,
+    }
+}
+
 fn at_least(span: Span, bytes: u64, what: &str) -> Result<(), DeviceError> {
     if span.bytes >= bytes {
         return Ok(());
@@ -146,20 +156,23 @@ impl Gpu {
                     write_kind,
                     descending: u32::from(descending),
                 };
-                self.start(stream, name, &self.wide(256), arguments![job])
+                let size = a_thread_for_each(span.bytes / 16);
+                self.start(stream, name, &size, arguments![job])
             }
             Work::Copy { from, to } => {
                 at_least(to, from.bytes, "a copy")?;
                 let (mut to, mut source, mut chunks) =
                     (self.address(to)?, self.address(from)?, from.bytes / 16);
-                self.start(stream, name, &self.wide(512), arguments![to, source, chunks])
+                let size = a_thread_for_each(chunks);
+                self.start(stream, name, &size, arguments![to, source, chunks])
             }
             Work::Triad { a, b, c } => {
                 at_least(b, a.bytes, "a triad")?;
                 at_least(c, a.bytes, "a triad")?;
                 let (mut to, mut b, mut c, mut chunks) =
                     (self.address(a)?, self.address(b)?, self.address(c)?, a.bytes / 16);
-                self.start(stream, name, &self.wide(512), arguments![to, b, c, chunks])
+                let size = a_thread_for_each(chunks);
+                self.start(stream, name, &size, arguments![to, b, c, chunks])
             }
             Work::ReadCached { from, passes, sum } => {
                 at_least(sum, 8, "a sum")?;

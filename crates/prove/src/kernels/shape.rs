@@ -31,10 +31,10 @@ pub fn shape(variant: Variant, format: Format) -> Shape {
         Variant::M16n8k8 => mma(format, wide, 2),
         Variant::M16n8k16 | Variant::Fp8Mma if format == Format::Fp64 => {
             let mut shape = mma(format, double, 4);
-            shape.tile_rows = 64;
-            shape.stage_bytes = (64 + 256) * 64;
+            shape.tile_columns = 128;
+            shape.stage_bytes = (128 + 128) * 64;
             shape.loop_bytes = 2 * shape.stage_bytes;
-            shape.loop_shape.rows = 64;
+            shape.loop_shape.columns = 128;
             shape.loop_shape.registers = 64;
             shape
         }
@@ -148,8 +148,8 @@ fn wide(warp: u32, lane: u32, register: u32) -> (u32, u32) {
 fn double(warp: u32, lane: u32, register: u32) -> (u32, u32) {
     let (tile, part) = (register / 2, register % 2);
     (
-        warp % 2 * 32 + tile / 8 * 8 + lane / 4,
-        warp / 2 * 64 + tile % 8 * 8 + lane % 4 * 2 + part,
+        warp % 4 * 32 + tile / 8 * 8 + lane / 4,
+        warp / 4 * 64 + tile % 8 * 8 + lane % 4 * 2 + part,
     )
 }
 

@@ -76,6 +76,10 @@ impl Tally {
             rate,
             unit: self.unit,
         });
+        (bench.tell)(Progress::Checked {
+            verified_outputs: bench.elsewhere.0 + self.phase.verified_outputs,
+            corruption_count: bench.elsewhere.1 + self.phase.corruption_count,
+        });
     }
 
     /// What was measured until now was a warm-up.

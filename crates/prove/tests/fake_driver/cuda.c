@@ -1,0 +1,110 @@
+// A driver's library that does nothing, and fails where it is told to when it is compiled: -DCU_INIT=802.
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef CU_INIT
+#define CU_INIT 0
+#endif
+#ifndef CU_VERSION
+#define CU_VERSION 12040
+#endif
+#ifndef CU_COUNT
+#define CU_COUNT 1
+#endif
+#ifndef CU_RETAIN
+#define CU_RETAIN 0
+#endif
+#ifndef CU_CUBIN
+#define CU_CUBIN 0
+#endif
+#ifndef CU_PTX
+#define CU_PTX 0
+#endif
+#ifndef CU_ALLOC
+#define CU_ALLOC 0
+#endif
+#ifndef CU_LAUNCH
+#define CU_LAUNCH 0
+#endif
+#ifndef CU_QUERY
+#define CU_QUERY 0
+#endif
+
+static char handle[64];
+
+int cuInit(unsigned flags) { return CU_INIT; }
+int cuDriverGetVersion(int *version) { return *version = CU_VERSION, 0; }
+int cuGetErrorName(int code, const char **name) { return *name = code ? "CUDA_ERROR_TOLD" : "CUDA_SUCCESS", 0; }
+int cuDeviceGetCount(int *count) { return *count = CU_COUNT, 0; }
+int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, 0; }
+int cuDeviceGetName(char *name, int size, int device) { return strncpy(name, "NVIDIA Fake", size), 0; }
+int cuDeviceGetUuid(char *uuid, int device) { return memset(uuid, 0x11, 16), 0; }
+#ifdef CU_MIG
+int cuDeviceGetUuid_v2(char *uuid, int device) { return memset(uuid, 0x22, 16), 0; }
+#endif
+int cuDeviceGetPCIBusId(char *id, int size, int device) { return strncpy(id, "0000:3B:00.0", size), 0; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { return *bytes = 1 << 30, 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    switch (attribute) {
+    case 13: *value = 1980000; break;
+    case 16: *value = 4; break;
+    case 36: *value = 2619000; break;
+    case 75: *value = 8; break;
+    case 76: *value = 9; break;
+    case 81: *value = 102400; break;
+    case 97: *value = 101376; break;
+    default: *value = 1 << 20;
+    }
+    return 0;
+}
+int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = handle, CU_RETAIN; }
+int cuDevicePrimaryCtxRelease(int device) { return 0; }
+int cuCtxSetCurrent(void *context) { return 0; }
+int cuModuleLoadDataEx(void **module, const char *image, unsigned count, int *options, void **values) {
+    *module = handle;
+    int code = memcmp(image, "\177ELF", 4) == 0 ? CU_CUBIN : CU_PTX;
+    if (code == 218) {
+        strcpy(values[0], "ptxas fatal   : it said why\nand more");
+    }
+    return code;
+}
+int cuModuleGetFunction(void **function, void *module, const char *name) { return *function = handle, 0; }
+int cuFuncSetAttribute(void *function, int attribute, int value) { return 0; }
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads, size_t bytes) {
+    return *blocks = 2, 0;
+}
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                   unsigned bytes, void *stream, void **arguments, void **extra) {
+    return CU_LAUNCH;
+}
+int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    static uint64_t next = 1 << 20;
+    *address = next;
+    next += bytes + 4096;
+    // The first is the device's own.
+    return bytes > 256 ? CU_ALLOC : 0;
+}
+int cuMemFree_v2(uint64_t address) { return 0; }
+int cuMemHostAlloc(void **address, size_t bytes, unsigned flags) {
+    static char memory[1 << 16];
+    return *address = memory, bytes <= sizeof memory ? 0 : 2;
+}
+int cuMemFreeHost(void *address) { return 0; }
+int cuMemGetInfo_v2(size_t *left, size_t *all) { return *left = 1 << 29, *all = 1 << 30, 0; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { return 0; }
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { return 0; }
+int cuMemcpyPeerAsync(uint64_t to, void *to_context, uint64_t from, void *from_context, size_t bytes, void *stream) {
+    return 0;
+}
+int cuMemsetD32Async(uint64_t to, unsigned word, size_t words, void *stream) { return 0; }
+int cuStreamCreate(void **stream, unsigned flags) { return *stream = handle, 0; }
+int cuStreamDestroy_v2(void *stream) { return 0; }
+int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return 0; }
+int cuEventCreate(void **event, unsigned flags) { return *event = handle, 0; }
+int cuEventDestroy_v2(void *event) { return 0; }
+int cuEventRecord(void *event, void *stream) { return 0; }
+int cuEventQuery(void *event) { return CU_QUERY; }
+int cuEventElapsedTime(float *milliseconds, void *first, void *last) { return *milliseconds = 1.5f, 0; }
+int cuDeviceCanAccessPeer(int *can, int device, int peer) { return *can = 0, 0; }
+int cuCtxEnablePeerAccess(void *context, unsigned flags) { return 0; }
