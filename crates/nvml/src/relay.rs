@@ -241,14 +241,13 @@ mod tests {
         let is_silent = |index: &u32| silent.iter().any(|silent| silent.index == *index);
         let read = (0..8).filter(|index| !is_silent(index));
         let read = read.take_while(|_| !progress::is_left());
-        let read = read.map(|index| {
+        let read = read.inspect(|&index| {
             progress::about(Some(index));
             progress::enter(1);
             while hang.lock().unwrap().contains(&index) {
                 std::thread::sleep(Duration::from_millis(1));
             }
             progress::returned();
-            index
         });
         read.collect()
     }

@@ -35,8 +35,8 @@ impl Driver for Nothing {
     fn event(&self) -> Later<'_, GpuEvent> {
         Box::pin(std::future::pending())
     }
-    fn release(&self) -> Later<'_, ()> {
-        Box::pin(std::future::ready(()))
+    fn release(&self) -> Later<'_, Result<(), GpuError>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 
