@@ -197,12 +197,11 @@ async fn in_the_cluster(
                 changed = snapshots.changed() => if changed.is_err() { return },
                 event = seen.next() => match event {
                     Some(Ok(object)) => {
-                        match &object {
-                            Some(object) => want(&wanted, &mut newest, object),
-                            None => {
-                                newest = None;
-                                send_wanted(&wanted, &GpuNodeSpec::default());
-                            }
+                        if let Some(object) = &object {
+                            want(&wanted, &mut newest, object);
+                        } else {
+                            newest = None;
+                            send_wanted(&wanted, &GpuNodeSpec::default());
                         }
                         writer.saw(object);
                     }
@@ -229,8 +228,14 @@ fn want(
     newest: &mut Option<(Option<String>, i64)>,
     object: &GpuNode,
 ) {
-    let (uid, generation) = (object.metadata.uid.clone(), object.metadata.generation.unwrap_or(0));
-    if newest.as_ref().is_some_and(|(known, at)| *known == uid && generation < *at) {
+    let (uid, generation) = (
+        object.metadata.uid.clone(),
+        object.metadata.generation.unwrap_or(0),
+    );
+    if newest
+        .as_ref()
+        .is_some_and(|(known, at)| *known == uid && generation < *at)
+    {
         return;
     }
     *newest = Some((uid, generation));

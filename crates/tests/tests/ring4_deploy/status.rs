@@ -144,7 +144,7 @@ async fn an_agent_with_a_pods_token_says_all_that_it_has_to_say() {
     };
     let first = snapshot();
     let (snapshots, receiver) = watch::channel(first.clone());
-    let (sender, _wanted) = watch::channel(pitcrew_api::GpuNodeSpec::default());
+    let (sender, _wanted) = watch::channel(None);
     let task = tokio::spawn(async move { status::keep(&deps, receiver, sender).await });
 
     let object = wait_for("the GpuNode to be ready", || {
