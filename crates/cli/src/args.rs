@@ -111,11 +111,13 @@ pub enum Command {
     ///
     /// `q` ends it. Without a terminal, or with `--once`, one frame is printed.
     Top(TopArgs),
-    /// Show reports of tested GPUs, and compare those of several nodes
+    /// Take GPUs to their limit, check every result to the bit, and say PASS or FAIL
     ///
-    /// A report holds what was measured of each GPU at its limit, what it should have been, and the verdict: `PASS`,
-    /// `WARN`, `FAIL_CORRUPTION`, `FAIL_HARDWARE`, `FAIL_PERF`, `FAIL_ENV`, `ERROR_SETUP` or `INTERRUPTED`.
-    #[command(arg_required_else_help = true)]
+    /// A minute for each GPU, all at once: memory, bandwidth, copies, matrix products, power. Needs the driver's
+    /// `libcuda.so.1` alone. A GPU that another process holds is left alone, unless with `--share`.
+    ///
+    /// Ends with 0 for `PASS` and `WARN`, and with a code of its own for each other verdict: `FAIL_CORRUPTION`,
+    /// `FAIL_HARDWARE`, `FAIL_PERF`, `FAIL_ENV`, `ERROR_SETUP`, `INTERRUPTED`.
     Prove(Box<ProveArgs>),
     /// Run pitcrew on an imaginary node: no GPU, no cluster, no root
     ///

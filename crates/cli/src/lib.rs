@@ -16,7 +16,10 @@ pub use args::{
     TopArgs,
 };
 pub use exit::ExitStatus;
-pub use prove::{ProofExit, ProveArgs, ProveCommand, ProveMergeArgs, ProveShowArgs, ProveViewArgs};
+pub use prove::{
+    ProofExit, ProveArgs, ProveCommand, ProveMergeArgs, ProveProfile, ProveRunArgs, ProveShowArgs,
+    ProveVariant, ProveViewArgs,
+};
 
 /// The whole command line, as clap's builder; what documents are made of.
 pub fn command() -> clap::Command {

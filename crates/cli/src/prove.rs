@@ -1,15 +1,23 @@
 //! `pitcrew prove`: its commands, the views that all of them write, and its exit codes.
 
+mod run;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+pub use run::{ProveProfile, ProveRunArgs, ProveVariant};
+
 /// Arguments of `pitcrew prove`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct ProveArgs {
-    /// What to do.
+    /// What to do; a proof without one.
     #[command(subcommand)]
-    pub command: ProveCommand,
+    pub command: Option<ProveCommand>,
+    /// How a proof runs.
+    #[command(flatten)]
+    pub run: ProveRunArgs,
 }
 
 /// Commands of `pitcrew prove`.

@@ -42,13 +42,10 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
             Command::Gpus(args) => args.scenario = None,
             Command::Check(args) => args.scenario = None,
             Command::Top(args) => args.scenario = None,
+            Command::Prove(args) => args.run.scenario = None,
             Command::Cdi(CdiCommand::Generate(args)) => args.scenario = None,
             Command::Agent(args) => agent::without_scenario(args),
-            Command::Cdi(_)
-            | Command::Prove(_)
-            | Command::Sim(_)
-            | Command::Completions(_)
-            | Command::Version => {}
+            Command::Cdi(_) | Command::Sim(_) | Command::Completions(_) | Command::Version => {}
         }
     }
     Ok(cli)
@@ -76,7 +73,7 @@ fn run(cli: Cli, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
         Command::Check(args) => check::run(args, &global, output),
         Command::Top(args) => top::run(args, &global, output),
         Command::Agent(args) => agent::run(*args, &global, output),
-        Command::Prove(args) => prove::run(*args, output),
+        Command::Prove(args) => prove::run(*args, &global, output),
         Command::Sim(args) => sim::run(&args, &global, output),
         Command::Cdi(command) => cdi::run(command, &global, output),
         Command::Completions(args) => completions::run(&args, output),

@@ -67,6 +67,12 @@ pub(crate) enum Error {
     CdiRead { path: PathBuf, source: io::Error },
     #[error("`{}` has devices of the same names: with both files no container could get any of them", .other.display())]
     CdiConflict { other: PathBuf },
+    #[error(transparent)]
+    Inject(pitcrew_prove::inject::ParseInjectError),
+    #[error("there is no GPU `{name}` here")]
+    NoSuchGpu { name: String, known: Vec<String> },
+    #[error("signals can't be listened to")]
+    Signals(#[source] io::Error),
     #[error("`{}` is no report of `pitcrew prove`", .path.display())]
     NotReport {
         path: PathBuf,
@@ -112,6 +118,8 @@ impl Error {
             | Self::Target(_)
             | Self::NodeName
             | Self::SleepInterval(_)
+            | Self::Inject(_)
+            | Self::NoSuchGpu { .. }
             | Self::CdiKind(_) => ExitStatus::Usage,
             #[cfg(feature = "sim")]
             Self::UnknownScenario { .. } => ExitStatus::Usage,
@@ -123,6 +131,7 @@ impl Error {
             | Self::NoThread(_)
             | Self::Read { .. }
             | Self::NotPci { .. }
+            | Self::Signals(_)
             | Self::NotReport { .. }
             | Self::WriteFile { .. }
             | Self::Write(_)
@@ -184,6 +193,10 @@ impl Hint for Error {
             Self::Read { .. } | Self::NotPci { .. } => {
                 owned(&["`--root` names the directory that holds `sys`"])
             }
+            Self::NoSuchGpu { known, .. } if known.is_empty() => {
+                owned(&["`pitcrew check` says what this machine lacks"])
+            }
+            Self::NoSuchGpu { known, .. } => vec![format!("there are {}", known.join(", "))],
             Self::NotReport { .. } => owned(&["reports are written by `pitcrew prove -o json`"]),
             Self::Target(_) => owned(&["for example `pitcrew check --to rke2=1.36.2,driver=595.58`"]),
             Self::Terminal(_) => owned(&["`pitcrew top --once` prints one frame and needs no terminal"]),
@@ -217,6 +230,8 @@ impl Hint for Error {
             | Self::UninstallStatus(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)
+            | Self::Inject(_)
+            | Self::Signals(_)
             | Self::WriteFile { .. }
             | Self::Write(_)
             | Self::Encode(_) => Vec::new(),

@@ -13,6 +13,7 @@ pub(crate) struct Streams {
     out: AutoStream<io::Stdout>,
     err: AutoStream<io::Stderr>,
     is_terminal: bool,
+    is_err_terminal: bool,
 }
 
 impl Streams {
@@ -24,11 +25,12 @@ impl Streams {
         };
         // Not locked: a thread that panics could not say so, and would wait for ever.
         let (out, err) = (io::stdout(), io::stderr());
-        let is_terminal = out.is_terminal();
+        let (is_terminal, is_err_terminal) = (out.is_terminal(), err.is_terminal());
         Self {
             out: AutoStream::new(out, choice),
             err: AutoStream::new(err, choice),
             is_terminal,
+            is_err_terminal,
         }
     }
 }
@@ -41,6 +43,7 @@ pub(crate) struct Output<'a> {
     quiet: bool,
     width: Option<usize>,
     is_terminal: bool,
+    live_width: Option<usize>,
     colour: bool,
 }
 
@@ -53,6 +56,10 @@ impl<'a> Output<'a> {
         let width = global.width.map(usize::from).or_else(terminal);
         Self {
             is_terminal: streams.is_terminal,
+            live_width: (streams.is_err_terminal && !global.quiet)
+                .then(|| terminal_size::terminal_size_of(io::stderr()))
+                .flatten()
+                .map(|(width, _)| usize::from(width.0)),
             colour: streams.out.current_choice() != anstream::ColorChoice::Never,
             out: Pipe::new(&mut streams.out),
             err: Pipe::new(&mut streams.err),
@@ -113,6 +120,17 @@ impl<'a> Output<'a> {
     pub(crate) fn notice(&mut self, line: &str) -> io::Result<()> {
         writeln!(self.err, "{line}")?;
         self.err.flush()
+    }
+
+    /// Columns of a line that is drawn again and again; `None` where standard error is no terminal, or with `--quiet`.
+    pub(crate) fn live_width(&self) -> Option<usize> {
+        self.live_width
+    }
+
+    /// Draws that line anew, on standard error; an empty one takes it away.
+    pub(crate) fn live(&mut self, line: &str) -> Result<(), Error> {
+        write!(self.err, "\r{line}\x1b[K").map_err(Error::Write)?;
+        self.err.flush().map_err(Error::Write)
     }
 
     /// An error and its hints: on standard error, whatever was asked.

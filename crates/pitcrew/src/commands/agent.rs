@@ -24,6 +24,8 @@ mod system;
 mod tell;
 mod uninstall;
 
+pub(crate) use settings::host_name;
+
 /// How long tasks may take to end after they were told to; a call that hangs would keep the process for ever.
 const FAREWELL: Duration = Duration::from_secs(2);
 

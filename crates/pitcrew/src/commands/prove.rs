@@ -1,11 +1,23 @@
 //! `pitcrew prove`: reports of tested GPUs, one or many.
 
+mod board;
+#[cfg(feature = "sim")]
+mod imaginary;
+#[cfg(not(feature = "sim"))]
+#[path = "prove/no_simulator.rs"]
+mod imaginary;
+mod proving;
+mod rack;
+mod real;
+mod watcher;
+
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::path::Path;
 
 use pitcrew_cli::{
-    ExitStatus, Format, ProofExit, ProveArgs, ProveCommand, ProveMergeArgs, ProveShowArgs, ProveViewArgs,
+    ExitStatus, Format, GlobalArgs, ProofExit, ProveArgs, ProveCommand, ProveMergeArgs, ProveShowArgs,
+    ProveViewArgs,
 };
 use pitcrew_core::proof::{self, MAX_BYTES, ReadError, Report, Verdict, fleet};
 
@@ -13,10 +25,15 @@ use crate::error::Error;
 use crate::output::Output;
 use crate::view::proof as view;
 
-pub(crate) fn run(args: ProveArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
+pub(crate) fn run(
+    args: ProveArgs,
+    global: &GlobalArgs,
+    output: &mut Output<'_>,
+) -> Result<ExitStatus, Error> {
     match args.command {
-        ProveCommand::Show(args) => show(&args, output),
-        ProveCommand::Merge(args) => merge(&args, output),
+        None => proving::run(&args.run, global, output),
+        Some(ProveCommand::Show(args)) => show(&args, output),
+        Some(ProveCommand::Merge(args)) => merge(&args, output),
     }
 }
 

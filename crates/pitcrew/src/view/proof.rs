@@ -3,10 +3,6 @@
 pub(crate) mod fleet;
 pub(crate) mod html;
 pub(crate) mod junit;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "a run shows it; showing and merging reports don't")
-)]
 pub(crate) mod live;
 pub(crate) mod prometheus;
 mod summary;

@@ -19,6 +19,8 @@ mod manifests;
 mod program;
 mod prove;
 #[cfg(feature = "sim")]
+mod proving;
+#[cfg(feature = "sim")]
 mod sim;
 mod streams;
 #[cfg(feature = "sim")]

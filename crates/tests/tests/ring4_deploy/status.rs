@@ -112,6 +112,7 @@ fn snapshot() -> Snapshot {
         unhealthy: BTreeMap::new(),
         tier: Tier::Native,
         problems: BTreeMap::new(),
+        remarks: BTreeMap::new(),
     }
 }
 

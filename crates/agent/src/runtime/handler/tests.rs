@@ -87,8 +87,11 @@ fn bring_up(node: &Node) {
 }
 
 fn uninstall(node: &Node) -> uninstall::Plan {
-    let cdi = Path::new("/var/run/cdi");
-    look_and_plan(node.dir.path(), &node.fs(), &node.host(), cdi, Vec::new(), false).unwrap()
+    let sites = Sites {
+        cdi_dir: "/var/run/cdi".into(),
+        ..Sites::default()
+    };
+    look_and_plan(node.dir.path(), &node.fs(), &node.host(), sites).unwrap()
 }
 
 fn take_down(node: &Node) -> Vec<String> {
@@ -344,6 +347,7 @@ fn a_running_container_of_the_handler_keeps_its_wrapper() {
         record: Record::now(&node.fs(), &node.host()),
         unread: false,
         sockets: Vec::new(),
+        files: Vec::new(),
         specs: Vec::new(),
         wrapper_too: true,
     };
@@ -387,8 +391,18 @@ impl System for Told {
         unreachable!("nothing is restarted")
     }
 
-    fn start(&self, _: &Path, _: &[String], _: &[(String, String)]) -> io::Result<Box<dyn Process>> {
+    fn start<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a Path,
+        _: &'a [String],
+        _: &'a [(String, String)],
+    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
         unreachable!("nothing is started")
+    }
+
+    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
+        unreachable!("nothing is looked for")
     }
 
     fn run<'a>(

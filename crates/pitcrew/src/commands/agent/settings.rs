@@ -95,7 +95,7 @@ fn fallback(asked: ConfigFallback) -> Fallback {
 /// The host's name as a kubelet takes it: in lower case.
 ///
 /// A pod has a name of its own where it isn't in the host's network; the file is the host's.
-pub(super) fn host_name(root: &Path) -> Result<String, Error> {
+pub(crate) fn host_name(root: &Path) -> Result<String, Error> {
     let path = root.join("etc/hostname");
     let of_file = std::fs::read_to_string(path).ok();
     let of_file = of_file.as_deref().map(str::trim).filter(|name| !name.is_empty());

@@ -1,0 +1,81 @@
+//! Arguments of a proof itself.
+
+use clap::{Args, ValueEnum, value_parser};
+
+use super::ProveViewArgs;
+use crate::env;
+
+/// How a proof runs.
+#[derive(Debug, Args)]
+pub struct ProveRunArgs {
+    /// Which GPUs or MIG devices: number, UUID or its beginning; all by default
+    #[arg(long = "gpu", value_name = "INDEX|UUID", value_delimiter = ',')]
+    pub gpus: Vec<String>,
+    /// How much is tested
+    #[arg(long, value_enum, value_name = "PROFILE", default_value_t)]
+    pub profile: ProveProfile,
+    /// How long it takes, instead of the profile's own time
+    #[arg(long, value_name = "SECONDS", value_parser = value_parser!(u32).range(1..=604_800))]
+    pub seconds: Option<u32>,
+    /// Run these kernels instead of the best ones that the GPU has
+    #[arg(long, value_enum, value_name = "VARIANT")]
+    pub variant: Option<ProveVariant>,
+    /// Test GPUs too that other processes hold
+    ///
+    /// What they reach then says nothing about them, and the report says so.
+    #[arg(long)]
+    pub share: bool,
+    /// A warning ends with 10 instead of 0
+    #[arg(long)]
+    pub strict: bool,
+    /// Plant a fault on purpose, to see it found
+    ///
+    /// `sm=7,bit=12`, `memory=4096,bit=3`, `operand=a,row=5,k=17,bit=4`, `output=7,bit=3` or `transfer=64,bit=0`; may be
+    /// given several times. The proof must fail.
+    #[arg(long, value_name = "FAULT")]
+    pub inject: Vec<String>,
+    /// Prove imaginary GPUs: a built-in scenario, a file, or `list`
+    ///
+    /// They work on the CPU, on little, and as fast as it can; their figures are imaginary too.
+    #[arg(long, value_name = "NAME|FILE", env = env::SCENARIO, hide_env_values = true)]
+    pub scenario: Option<String>,
+    /// Name of this node in the report; that of the machine by default
+    #[arg(long, value_name = "NAME", env = env::NODE_NAME, hide_env_values = true)]
+    pub node: Option<String>,
+    /// Ways to write the report.
+    #[command(flatten)]
+    pub views: ProveViewArgs,
+}
+
+/// How much is tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ProveProfile {
+    /// Five seconds: does it compute at all
+    Smoke,
+    /// A minute: every phase
+    #[default]
+    Prove,
+    /// A quarter of an hour at the limit
+    Burn,
+    /// Hours
+    Soak,
+}
+
+/// Kernels, by the instructions that they multiply with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProveVariant {
+    /// Plain cores
+    Simt,
+    /// Tensor cores of Volta
+    M8n8k4,
+    /// Tensor cores of Turing
+    M16n8k8,
+    /// Tensor cores of Ampere and later
+    M16n8k16,
+    /// FP8 of Ada and Blackwell without TMEM
+    Fp8,
+    /// Tensor cores of Hopper, fed by TMA
+    Wgmma,
+    /// Tensor cores of Blackwell with TMEM
+    Tcgen05,
+}

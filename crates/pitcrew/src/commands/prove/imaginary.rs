@@ -1,0 +1,301 @@
+//! A scenario's GPUs: stand-ins on the CPU, with the facts and readings of the scenario.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pitcrew_core::Inventory;
+use pitcrew_core::catalog::ComputeCapability;
+use pitcrew_core::inventory::CudaVersion;
+use pitcrew_core::ports::{Events as _, GpuEventKind, InventorySource as _};
+use pitcrew_core::proof::{
+    Counters, Device, Format, PeerPath, PeerRoute, Sample, SetupError, SetupErrorCode, XidEvent, expected,
+};
+use pitcrew_prove::device::DeviceFacts;
+use pitcrew_prove::pace::Pace;
+use pitcrew_prove::peers::{self, Peers};
+use pitcrew_prove::run::{self, Options, Outcomes, Place};
+use pitcrew_prove::stand_in::{Description, Rates, StandIn};
+use pitcrew_prove::telemetry::Watch;
+use pitcrew_scenario::{Change, EventQueue, Machine};
+
+use super::rack::{Ends, Rack, Target};
+use crate::driver;
+use crate::error::Error;
+use crate::view::report::Source;
+
+/// Between two samples of an imaginary driver, in its own time.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// What a card's clock comes down to at its power limit, as the scenario's readings have it under load.
+const UNDER_LOAD: f64 = 0.75;
+/// Rates of what is in no chart: of a small card of some years ago.
+const UNKNOWN: Rates = Rates {
+    half: 20e12,
+    byte: None,
+    tf32: None,
+    single: 8e12,
+    double: 0.25e12,
+    memory: 300e9,
+    cache: 900e9,
+    host: 12e9,
+    peer: None,
+    clock_mhz: 1500.0,
+};
+
+/// An imaginary machine.
+pub(super) struct Imaginary {
+    machine: Arc<Mutex<Machine>>,
+    inventory: Inventory,
+}
+
+/// Opens a scenario, and says its name.
+pub(super) fn open(name: &str) -> Result<(Imaginary, String), Error> {
+    let (source, scenario) = driver::imaginary::scenario(name)?;
+    let name = match source {
+        Source::Scenario { scenario, .. } => scenario,
+        _ => name.to_owned(),
+    };
+    let mut machine = Machine::new(scenario);
+    let inventory = machine.inventory()?;
+    let imaginary = Imaginary {
+        machine: Arc::new(Mutex::new(machine)),
+        inventory,
+    };
+    Ok((imaginary, name))
+}
+
+impl Imaginary {
+    pub(super) fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
+    fn stand_in(&self, target: &Target) -> StandIn {
+        let device = &target.device;
+        let (major, minor) = device.compute_capability.unwrap_or((5, 0));
+        let sms = device.sm_count.or(device.card().map(|card| card.sm_count));
+        let cuda = self.inventory.driver.cuda.value().copied();
+        let facts = DeviceFacts {
+            name: device.name.clone(),
+            uuid: device.uuid.clone(),
+            pci: device
+                .pci_address
+                .as_deref()
+                .and_then(|address| address.parse().ok()),
+            compute_capability: ComputeCapability { major, minor },
+            sms: sms.unwrap_or(16),
+            memory_bytes: device.memory_total_bytes.unwrap_or(8 << 30),
+            l2_bytes: 32 << 20,
+            sm_clock_mhz: device.clock_sm_max_mhz.unwrap_or(1500),
+            memory_clock_mhz: 0,
+            cuda: cuda.unwrap_or(CudaVersion { major: 12, minor: 0 }),
+        };
+        let mut rates = rates(device, facts.sms);
+        let has_links = self
+            .inventory
+            .links
+            .iter()
+            .any(|link| link.nvlinks.value().is_some_and(|&links| links > 0));
+        let peer = expected::nvlink(device).filter(|_| has_links && device.mig.is_none());
+        rates.peer = peer.map(|peer| peer.value * 1e9);
+        StandIn::new(Description {
+            rates,
+            ailments: Vec::new(),
+            seed: facts.uuid.bytes().fold(1, |seed: u64, byte| {
+                seed.wrapping_mul(31).wrapping_add(byte.into())
+            }),
+            facts,
+        })
+    }
+
+    fn route(&self, from: &Target, to: &Target) -> PeerRoute {
+        let (a, b) = (from.device.index, to.device.index);
+        let mut links = self.inventory.links.iter();
+        match links.find(|link| (link.from, link.to) == (a.min(b), a.max(b))) {
+            Some(link) if link.nvlinks.value().is_some_and(|&links| links > 0) => PeerRoute::NvLink,
+            Some(_) => PeerRoute::Pcie,
+            None => PeerRoute::Unknown,
+        }
+    }
+}
+
+/// What the card should reach at the clock that it has under load.
+fn rates(device: &Device, sms: u32) -> Rates {
+    let clock_mhz = device
+        .clock_sm_max_mhz
+        .map_or(UNKNOWN.clock_mhz, |mhz| f64::from(mhz) * UNDER_LOAD);
+    let (major, minor) = device.compute_capability.unwrap_or((5, 0));
+    let tensor = match (major, minor) {
+        (7, 0 | 2) => "m8n8k4",
+        (7, _) => "m16n8k8",
+        (9, _) => "wgmma",
+        (10 | 11, _) => "tcgen05",
+        (8.., _) => "m16n8k16",
+        _ => "simt",
+    };
+    let of = |format, variant| {
+        let peak = expected::peak_per_clock(device, format)?;
+        let reach = expected::pipe_efficiency(device, format, variant, true)?;
+        Some(peak * reach.value * f64::from(sms) * clock_mhz * 1e6)
+    };
+    let single = of(Format::Fp32, "simt").unwrap_or(UNKNOWN.single);
+    let memory = expected::memory(device).map_or(UNKNOWN.memory, |memory| memory.value * 1e9);
+    Rates {
+        half: of(Format::Fp16, tensor).unwrap_or(single),
+        byte: of(Format::Fp8, tensor).or_else(|| of(Format::Int8, tensor)),
+        tf32: of(Format::Tf32, tensor).filter(|_| major >= 8),
+        single,
+        double: of(Format::Fp64, "simt").unwrap_or(UNKNOWN.double),
+        memory,
+        cache: memory * 2.5,
+        host: expected::host(device).map_or(UNKNOWN.host, |host| host.value * 1e9),
+        peer: None,
+        clock_mhz,
+    }
+}
+
+fn lock(machine: &Mutex<Machine>) -> MutexGuard<'_, Machine> {
+    machine.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the imaginary driver says of one GPU.
+struct Watched {
+    machine: Arc<Mutex<Machine>>,
+    events: EventQueue,
+    uuid: String,
+    index: u32,
+    last: Option<Duration>,
+}
+
+impl Watched {
+    fn new(machine: &Arc<Mutex<Machine>>, target: &Target) -> Self {
+        let watched = Self {
+            events: lock(machine).events(),
+            machine: Arc::clone(machine),
+            uuid: target.gpu_uuid.clone(),
+            index: target.device.index,
+            last: None,
+        };
+        watched.load(100);
+        watched
+    }
+
+    /// A GPU that can't be busy says so by its readings.
+    fn load(&self, percent: u32) {
+        let change = Change::Load {
+            gpu: self.index,
+            percent,
+        };
+        let _ = lock(&self.machine).change(&change);
+    }
+
+    fn readings(&self) -> Option<pitcrew_core::gpu::GpuReadings> {
+        let inventory = lock(&self.machine).inventory().ok()?;
+        let gpu = inventory
+            .gpus
+            .into_iter()
+            .find(|gpu| gpu.readings.uuid.value() == Some(&self.uuid))?;
+        Some(gpu.readings)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.load(0);
+    }
+}
+
+impl Watch for Watched {
+    fn counters(&mut self) -> Counters {
+        self.readings()
+            .map(|readings| Counters::of(&readings))
+            .unwrap_or_default()
+    }
+
+    fn samples(&mut self, elapsed: Duration) -> Vec<Sample> {
+        if self.last.is_some_and(|last| elapsed < last + INTERVAL) {
+            return Vec::new();
+        }
+        self.last = Some(elapsed);
+        let readings = self.readings();
+        readings
+            .map(|readings| Sample::of(&readings, elapsed.as_secs_f64()))
+            .into_iter()
+            .collect()
+    }
+
+    fn xids(&mut self, elapsed: Duration) -> Vec<XidEvent> {
+        let mut xids = Vec::new();
+        while let Ok(Some(event)) = self.events.wait(Duration::ZERO) {
+            if let GpuEventKind::Xid(number) = event.kind
+                && event.uuid == self.uuid
+            {
+                xids.push(XidEvent {
+                    at_s: elapsed.as_secs_f64(),
+                    number,
+                });
+            }
+        }
+        xids
+    }
+}
+
+/// The time of several stand-ins, one of which works at a time.
+struct Together<'a>(&'a [StandIn]);
+
+impl Pace for Together<'_> {
+    fn elapsed(&self) -> Duration {
+        self.0.iter().map(Pace::elapsed).sum()
+    }
+
+    fn rest(&self, time: Duration) {
+        if let Some(first) = self.0.first() {
+            first.rest(time);
+        }
+    }
+}
+
+impl Rack for Imaginary {
+    fn work(&self, target: &Target, options: &Options, ends: Ends<'_>) -> Result<Outcomes, SetupError> {
+        if target.device.uuid.is_empty() {
+            return Err(SetupError {
+                code: SetupErrorCode::GpuLost,
+                message: format!("{} does not answer", target.device.title()),
+                fix: None,
+                cuda_error: None,
+            });
+        }
+        let device = self.stand_in(target);
+        Ok(run::run(
+            Place {
+                device: &device,
+                pace: &device,
+                watch: &mut Watched::new(&self.machine, target),
+                is_cancelled: ends.is_cancelled,
+                tell: ends.tell,
+            },
+            options,
+        ))
+    }
+
+    fn peers(
+        &self,
+        targets: &[Target],
+        time: Duration,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<PeerPath>, SetupError> {
+        let devices: Vec<StandIn> = targets.iter().map(|target| self.stand_in(target)).collect();
+        StandIn::connect(&devices);
+        let all: Vec<&dyn pitcrew_prove::device::Device> = devices
+            .iter()
+            .map(|device| device as &dyn pitcrew_prove::device::Device)
+            .collect();
+        Ok(peers::run(
+            &Peers {
+                devices: &all,
+                pace: &Together(&devices),
+                is_cancelled,
+                route: &|from, to| self.route(&targets[from], &targets[to]),
+            },
+            time,
+        ))
+    }
+}

@@ -1,0 +1,444 @@
+//! A proof from beginning to end: which GPUs, each on its own thread, what is told meanwhile, the report.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
+
+use pitcrew_cli::{ExitStatus, GlobalArgs, ProveProfile, ProveRunArgs, ProveVariant};
+use pitcrew_core::Inventory;
+use pitcrew_core::proof::{
+    self, DeviceEvidence, Driver, Evidence, Node, PeerPath, Profile, Run, SetupError, SetupErrorCode,
+    Thresholds, Timestamp, Tool, Unread,
+};
+use pitcrew_prove::device::Variant;
+use pitcrew_prove::inject::Inject;
+use pitcrew_prove::profile;
+use pitcrew_prove::progress::Progress;
+use pitcrew_prove::run::{Options, Outcomes};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::board::Board;
+use super::imaginary;
+use super::rack::{Ends, NoSuchGpu, Rack, Target, choose};
+use super::real::Machine;
+use super::watcher::{Seen, Watcher};
+use crate::commands::agent;
+use crate::commands::gpus::imaginary as scenarios;
+use crate::driver;
+use crate::error::Error;
+use crate::output::Output;
+
+/// A GPU of which nothing was heard for so long hangs: it is longer than its own patience and all that the CPU does
+/// between two words.
+const SILENCE: Duration = Duration::from_secs(45);
+/// Whoever stops a proof does not wait longer.
+const FAREWELL: Duration = Duration::from_millis(900);
+/// How often the line is drawn.
+const DRAW: Duration = Duration::from_millis(150);
+
+/// What a proof runs on.
+struct Prepared {
+    rack: Arc<dyn Rack>,
+    targets: Vec<Target>,
+    driver: Driver,
+    scenario: Option<String>,
+    /// It watches as long as it is there.
+    _watcher: Option<Watcher>,
+}
+
+/// What the threads say.
+enum Word {
+    /// Of one target.
+    Progress(usize, Progress),
+    /// One target is done.
+    Done(usize, Result<Outcomes, SetupError>),
+}
+
+pub(super) fn run(
+    args: &ProveRunArgs,
+    global: &GlobalArgs,
+    output: &mut Output<'_>,
+) -> Result<ExitStatus, Error> {
+    if args.scenario.as_deref() == Some("list") {
+        return scenarios::list(output);
+    }
+    let options = options(args)?;
+    let stop = stop_by_signals()?;
+    let started = SystemTime::now();
+    let begin = Instant::now();
+    let mut evidence = Evidence {
+        tool: Tool {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernels: None,
+        },
+        run: Run {
+            profile: options.profile,
+            started: Timestamp::of(started),
+            seconds: 0.0,
+            interrupted: None,
+            scenario: None,
+            injected: options.inject.iter().map(Inject::to_string).collect(),
+            share: args.share,
+        },
+        node: Node {
+            name: match &args.node {
+                Some(name) => name.clone(),
+                None => agent::host_name(&global.root)?,
+            },
+            pod: None,
+            kernel: Some(rustix::system::uname().release().to_string_lossy().into_owned()),
+            environment: std::collections::BTreeMap::new(),
+        },
+        driver: Driver::default(),
+        setup_error: None,
+        devices: Vec::new(),
+        peers: Vec::new(),
+    };
+    match prepare(args, global)? {
+        Err(error) => evidence.setup_error = Some(error),
+        Ok(prepared) => {
+            evidence.driver = prepared.driver.clone();
+            evidence.run.scenario.clone_from(&prepared.scenario);
+            prove(&prepared, &options, &stop, &mut evidence, output)?;
+        }
+    }
+    if stop.load(Ordering::Relaxed) {
+        evidence.run.interrupted = Some("stopped by a signal".to_owned());
+    }
+    evidence.run.seconds = begin.elapsed().as_secs_f64();
+    let report = proof::judge(evidence, &Thresholds::default());
+    super::write(&report, &args.views, output)?;
+    Ok(super::exit_status(report.verdict, args.strict))
+}
+
+/// The first signal ends the proof with what it has; a second one ends the program as it would any other.
+fn stop_by_signals() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop)).map_err(Error::Signals)?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Error::Signals)?;
+    }
+    Ok(stop)
+}
+
+fn options(args: &ProveRunArgs) -> Result<Options, Error> {
+    let inject = args
+        .inject
+        .iter()
+        .map(|text| text.parse::<Inject>())
+        .collect::<Result<_, _>>()
+        .map_err(Error::Inject)?;
+    // Another one in each run, so that several runs test more than one does.
+    let seed = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(1, |since| since.subsec_nanos());
+    Ok(Options {
+        profile: match args.profile {
+            ProveProfile::Smoke => Profile::Smoke,
+            ProveProfile::Prove => Profile::Prove,
+            ProveProfile::Burn => Profile::Burn,
+            ProveProfile::Soak => Profile::Soak,
+        },
+        time: args.seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        variant: args.variant.map(|variant| match variant {
+            ProveVariant::Simt => Variant::Simt,
+            ProveVariant::M8n8k4 => Variant::M8n8k4,
+            ProveVariant::M16n8k8 => Variant::M16n8k8,
+            ProveVariant::M16n8k16 => Variant::M16n8k16,
+            ProveVariant::Fp8 => Variant::Fp8Mma,
+            ProveVariant::Wgmma => Variant::Wgmma,
+            ProveVariant::Tcgen05 => Variant::Tcgen05,
+        }),
+        inject,
+        seed,
+    })
+}
+
+/// What there is to be proved, or why there is nothing.
+fn prepare(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Result<Prepared, SetupError>, Error> {
+    let refused = |NoSuchGpu { name, known }| Error::NoSuchGpu { name, known };
+    if let Some(name) = &args.scenario {
+        let (imaginary, scenario) = imaginary::open(name)?;
+        let targets = choose(imaginary.inventory(), &args.gpus, args.share).map_err(refused)?;
+        let inventory = imaginary.inventory();
+        let driver = Driver {
+            version: inventory.driver.version.value().cloned(),
+            cuda: inventory.driver.cuda.value().map(ToString::to_string),
+        };
+        return Ok(Ok(Prepared {
+            targets,
+            driver,
+            scenario: Some(scenario),
+            rack: Arc::new(imaginary),
+            _watcher: None,
+        }));
+    }
+    let opened = Arc::new(driver::open(global, None)?);
+    let seen = Seen::new();
+    // Without the management library a proof is a poorer one, and is none without CUDA.
+    let told = opened.tell(Arc::<Seen>::clone(&seen));
+    let look = told.and_then(|()| opened.look());
+    let (inventory, why): (Option<Inventory>, Option<String>) = match look {
+        Ok(look) => (Some(look.inventory), None),
+        Err(error) => (None, Some(with_causes(&error))),
+    };
+    let machine = match Machine::open(inventory.is_some().then(|| Arc::clone(&seen)), inventory.as_ref()) {
+        Ok(machine) => machine,
+        Err(error) => return Ok(Err(error)),
+    };
+    let targets = match &inventory {
+        Some(inventory) => machine.shown(choose(inventory, &args.gpus, args.share).map_err(refused)?),
+        None => machine.targets(),
+    };
+    let targets = targets.into_iter().map(|mut target| {
+        target.unread.extend(why.iter().map(|why| Unread {
+            field: "all readings of the driver".to_owned(),
+            reason: why.clone(),
+        }));
+        target
+    });
+    Ok(Ok(Prepared {
+        targets: targets.collect(),
+        driver: machine.driver(inventory.as_ref()),
+        scenario: None,
+        rack: Arc::new(machine),
+        _watcher: inventory.and_then(|_| Watcher::start(opened, seen)),
+    }))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn prove(
+    prepared: &Prepared,
+    options: &Options,
+    stop: &Arc<AtomicBool>,
+    evidence: &mut Evidence,
+    output: &mut Output<'_>,
+) -> Result<(), Error> {
+    let targets = &prepared.targets;
+    let (words, heard) = mpsc::channel();
+    let mut running = Vec::new();
+    for (index, target) in targets.iter().enumerate() {
+        if target.setup_error.is_none() {
+            start(prepared, index, options, stop, &words)?;
+            running.push(index);
+        }
+    }
+    drop(words);
+    let total = options.time.unwrap_or(profile::usual(options.profile));
+    let mut board = Board::new(targets, total);
+    let mut results = listen(&heard, running, stop, &mut board, output)?;
+    for (index, target) in targets.iter().enumerate() {
+        let mut device = DeviceEvidence::new(target.device.clone());
+        device.setup_error.clone_from(&target.setup_error);
+        device.processes.clone_from(&target.processes);
+        device.unread.clone_from(&target.unread);
+        match results.iter().position(|(of, _)| *of == index) {
+            None => {}
+            Some(at) => match results.swap_remove(at).1 {
+                Ok(outcomes) => {
+                    device.setup_error = outcomes.setup_error;
+                    device.before = outcomes.before;
+                    device.after = outcomes.after;
+                    device.xids = outcomes.xids;
+                    device.samples = outcomes.samples;
+                    device.phases = outcomes.phases;
+                }
+                Err(error) => device.setup_error = Some(error),
+            },
+        }
+        evidence.devices.push(device);
+    }
+    evidence.peers = peers(prepared, options, stop, evidence, output)?;
+    Ok(())
+}
+
+/// Proves one target on a thread of its own.
+fn start(
+    prepared: &Prepared,
+    index: usize,
+    options: &Options,
+    stop: &Arc<AtomicBool>,
+    words: &Sender<Word>,
+) -> Result<(), Error> {
+    let (rack, stop, words) = (Arc::clone(&prepared.rack), Arc::clone(stop), words.clone());
+    let (target, options) = (prepared.targets[index].clone(), options.clone());
+    let work = move || {
+        // Who doesn't listen any more has gone without it.
+        let mut tell = |progress| drop(words.send(Word::Progress(index, progress)));
+        let ends = Ends {
+            is_cancelled: &|| stop.load(Ordering::Relaxed),
+            tell: &mut tell,
+        };
+        let result = rack.work(&target, &options, ends);
+        let _ = words.send(Word::Done(index, result));
+    };
+    let name = format!("proof-{index}");
+    let thread = std::thread::Builder::new().name(name).spawn(work);
+    thread.map(drop).map_err(Error::NoThread)
+}
+
+/// Listens until all are done, or those that aren't are given up.
+fn listen(
+    heard: &Receiver<Word>,
+    mut running: Vec<usize>,
+    stop: &AtomicBool,
+    board: &mut Board,
+    output: &mut Output<'_>,
+) -> Result<Vec<(usize, Result<Outcomes, SetupError>)>, Error> {
+    let mut results = Vec::new();
+    let mut last_word = vec![Instant::now(); board.len()];
+    let mut stopped: Option<Instant> = None;
+    let mut drawn = Instant::now();
+    while !running.is_empty() {
+        match heard.recv_timeout(DRAW) {
+            Ok(Word::Progress(index, progress)) => {
+                last_word[index] = Instant::now();
+                if let Some(line) = board.take(index, &progress) {
+                    board.tell(&line, output)?;
+                }
+            }
+            Ok(Word::Done(index, result)) => {
+                running.retain(|of| *of != index);
+                board.done(index);
+                results.push((index, result));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => {
+                let why = "the thread that worked with it has failed: this is a mistake in pitcrew";
+                give_up(&mut running, &mut results, |_| true, SetupErrorCode::Other, why);
+            }
+        }
+        if drawn.elapsed() >= DRAW {
+            drawn = Instant::now();
+            board.draw(output)?;
+        }
+        if stop.load(Ordering::Relaxed) {
+            let since = *stopped.get_or_insert_with(Instant::now);
+            if since.elapsed() > FAREWELL {
+                let why = "it did not stop when it was told to: work on it does not end";
+                give_up(&mut running, &mut results, |_| true, SetupErrorCode::Hang, why);
+            }
+        }
+        let is_silent = |index: usize| last_word[index].elapsed() > SILENCE;
+        let why = "nothing was heard of it for 45 s: a call into the driver does not return";
+        give_up(&mut running, &mut results, is_silent, SetupErrorCode::Hang, why);
+    }
+    board.clear(output)?;
+    Ok(results)
+}
+
+fn give_up(
+    running: &mut Vec<usize>,
+    results: &mut Vec<(usize, Result<Outcomes, SetupError>)>,
+    is_lost: impl Fn(usize) -> bool,
+    code: SetupErrorCode,
+    why: &str,
+) {
+    running.retain(|&index| {
+        if is_lost(index) {
+            let error = SetupError {
+                code,
+                message: why.to_owned(),
+                fix: Some("`dmesg | grep -i xid` tells whether the driver saw it".to_owned()),
+                cuda_error: None,
+            };
+            results.push((index, Err(error)));
+        }
+        !is_lost(index)
+    });
+}
+
+/// Copies between the GPUs that can be used, once all are done with themselves.
+fn peers(
+    prepared: &Prepared,
+    options: &Options,
+    stop: &Arc<AtomicBool>,
+    evidence: &Evidence,
+    output: &mut Output<'_>,
+) -> Result<Vec<PeerPath>, Error> {
+    let usable: Vec<usize> = (0..evidence.devices.len())
+        .filter(|&index| {
+            let device = &evidence.devices[index];
+            // MIG devices reach no other.
+            device.setup_error.is_none() && device.device.mig.is_none()
+        })
+        .collect();
+    if usable.len() < 2 || stop.load(Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    let pairs = u32::try_from(usable.len() * (usable.len() - 1)).unwrap_or(u32::MAX);
+    let time = (profile::plan(options.profile, options.time, &|_| true).peers * 2 / pairs)
+        .max(Duration::from_millis(100));
+    output.remark(&format!(
+        "copies between {} GPUs: {:.0} s",
+        usable.len(),
+        (time * pairs).as_secs_f64()
+    ))?;
+    let targets: Vec<Target> = usable
+        .iter()
+        .map(|&index| prepared.targets[index].clone())
+        .collect();
+    let (rack, of_thread) = (Arc::clone(&prepared.rack), Arc::clone(stop));
+    let (done, result) = mpsc::channel();
+    let work = move || {
+        let paths = rack.peers(&targets, time, &|| of_thread.load(Ordering::Relaxed));
+        let _ = done.send(paths);
+    };
+    let thread = std::thread::Builder::new()
+        .name("proof-peers".to_owned())
+        .spawn(work);
+    thread.map(drop).map_err(Error::NoThread)?;
+    let end = Instant::now() + time * pairs + SILENCE;
+    let mut stopped: Option<Instant> = None;
+    loop {
+        match result.recv_timeout(DRAW) {
+            Ok(Ok(mut paths)) => {
+                for path in &mut paths {
+                    (path.from, path.to) = (usable[path.from], usable[path.to]);
+                }
+                return Ok(paths);
+            }
+            Ok(Err(error)) => return Ok(untested(&usable, &error.message)),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Ok(untested(&usable, "the thread that copied has failed"));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let is_stopped =
+            stop.load(Ordering::Relaxed) && stopped.get_or_insert_with(Instant::now).elapsed() > FAREWELL;
+        if is_stopped || Instant::now() > end {
+            return Ok(untested(&usable, "copies between the GPUs did not end"));
+        }
+    }
+}
+
+/// Paths that began and of which nothing is known.
+fn untested(usable: &[usize], why: &str) -> Vec<PeerPath> {
+    let pairs = usable
+        .iter()
+        .flat_map(|&from| usable.iter().map(move |&to| (from, to)));
+    pairs
+        .filter(|(from, to)| from != to)
+        .map(|(from, to)| PeerPath {
+            from,
+            to,
+            route: proof::PeerRoute::Unknown,
+            outcome: proof::Outcome::Failed { why: why.to_owned() },
+            rate: None,
+            both_ways: None,
+            verified_bytes: 0,
+            corruption_count: 0,
+            corruptions: Vec::new(),
+        })
+        .collect()
+}

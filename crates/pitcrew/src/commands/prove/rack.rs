@@ -1,0 +1,192 @@
+//! Which GPUs are proved, and on what: this machine's, or a scenario's stand-ins.
+
+use std::time::Duration;
+
+use pitcrew_core::gpu::{GpuProcess, ProcessKind};
+use pitcrew_core::proof::{Device, PeerPath, Process, SetupError, SetupErrorCode, Unread};
+use pitcrew_core::{Gpu, Inventory};
+use pitcrew_prove::progress::Progress;
+use pitcrew_prove::run::{Options, Outcomes};
+
+/// One GPU or MIG device that is to be proved.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    /// What it is.
+    pub(super) device: Device,
+    /// The GPU that it is, or is a part of.
+    pub(super) gpu_uuid: String,
+    /// Processes of others on it.
+    pub(super) processes: Vec<Process>,
+    /// Why it can't be.
+    pub(super) setup_error: Option<SetupError>,
+    /// What the driver could not say of it.
+    pub(super) unread: Vec<Unread>,
+    /// It was asked for by name.
+    pub(super) is_named: bool,
+}
+
+/// Who is asked whether to go on, and told of what happens.
+pub(super) struct Ends<'a> {
+    pub(super) is_cancelled: &'a dyn Fn() -> bool,
+    pub(super) tell: &'a mut dyn FnMut(Progress),
+}
+
+/// Opens what was chosen. Each call is made on a thread of its own.
+pub(super) trait Rack: Send + Sync {
+    /// Proves one target.
+    fn work(&self, target: &Target, options: &Options, ends: Ends<'_>) -> Result<Outcomes, SetupError>;
+
+    /// Copies between targets; indices in the paths are those of `targets`.
+    fn peers(
+        &self,
+        targets: &[Target],
+        time: Duration,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<PeerPath>, SetupError>;
+}
+
+/// A name that was asked for and means nothing here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NoSuchGpu {
+    pub(super) name: String,
+    pub(super) known: Vec<String>,
+}
+
+/// The targets among the GPUs of an inventory: those that were asked for, or all. With MIG on they are its devices.
+pub(super) fn choose(
+    inventory: &Inventory,
+    wanted: &[String],
+    share: bool,
+) -> Result<Vec<Target>, NoSuchGpu> {
+    let all: Vec<Target> = inventory.gpus.iter().flat_map(|gpu| of_gpu(gpu, share)).collect();
+    if wanted.is_empty() {
+        return Ok(all);
+    }
+    let names = |target: &Target, name: &str| {
+        target.device.uuid == name
+            || target.gpu_uuid == name
+            || target.device.index.to_string() == name
+            || (name.len() >= 8
+                && (target.device.uuid.starts_with(name) || target.gpu_uuid.starts_with(name)))
+    };
+    for name in wanted {
+        if !all.iter().any(|target| names(target, name)) {
+            let known = all
+                .iter()
+                .map(|target| format!("{} ({})", target.device.index, target.device.uuid));
+            return Err(NoSuchGpu {
+                name: name.clone(),
+                known: known.collect(),
+            });
+        }
+    }
+    let chosen = all
+        .into_iter()
+        .filter(|target| wanted.iter().any(|name| names(target, name)))
+        .map(|target| Target {
+            is_named: true,
+            ..target
+        });
+    Ok(chosen.collect())
+}
+
+fn of_gpu(gpu: &Gpu, share: bool) -> Vec<Target> {
+    let readings = &gpu.readings;
+    let gpu_uuid = readings.uuid.value().cloned().unwrap_or_default();
+    let unread: Vec<Unread> = readings.unread().into_iter().map(Unread::from).collect();
+    let target = |device: Device, instance: Option<(u32, u32)>| {
+        let processes: Vec<&GpuProcess> = readings
+            .processes
+            .value()
+            .map(|all| {
+                let is_here = |process: &&GpuProcess| {
+                    instance.is_none_or(|(gpu, compute)| {
+                        process.gpu_instance == Some(gpu)
+                            && process.compute_instance.is_none_or(|its| its == compute)
+                    })
+                };
+                all.iter().filter(is_here).collect()
+            })
+            .unwrap_or_default();
+        Target {
+            setup_error: (!share).then(|| in_use(&device, &processes)).flatten(),
+            device,
+            gpu_uuid: gpu_uuid.clone(),
+            processes: processes
+                .into_iter()
+                .map(|process| Process {
+                    pid: process.pid,
+                    memory_bytes: process.memory_bytes.value().copied(),
+                })
+                .collect(),
+            unread: unread.clone(),
+            is_named: false,
+        }
+    };
+    let mut whole = target(Device::of(gpu), None);
+    if let Some(reason) = readings.uuid.failure() {
+        whole.setup_error = Some(SetupError {
+            code: SetupErrorCode::GpuLost,
+            message: format!(
+                "{} at {} can't be used: {reason}",
+                whole.device.title(),
+                gpu.pci.address
+            ),
+            fix: Some(
+                "`pitcrew check` says what is wrong with it; a GPU that is lost must be reset".to_owned(),
+            ),
+            cuda_error: None,
+        });
+        return vec![whole];
+    }
+    let is_mig = readings.mig_mode.value().is_some_and(|mode| mode.current);
+    if !is_mig {
+        return vec![whole];
+    }
+    let devices = readings
+        .mig_devices
+        .value()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    if devices.is_empty() {
+        whole.setup_error = Some(SetupError {
+            code: SetupErrorCode::NoMigInstance,
+            message: format!("MIG is on and there is no instance on {}", whole.device.title()),
+            fix: Some(format!(
+                "create one with `nvidia-smi mig -i {0} -cgi <profile> -C`, or turn MIG off with `nvidia-smi -i {0} -mig 0`",
+                whole.device.index
+            )),
+            cuda_error: None,
+        });
+        return vec![whole];
+    }
+    devices
+        .iter()
+        .map(|mig| {
+            target(
+                Device::of_mig(gpu, mig),
+                Some((mig.gpu_instance, mig.compute_instance)),
+            )
+        })
+        .collect()
+}
+
+/// A GPU that computes for somebody is not disturbed. One that only draws is shared, and the report says so.
+fn in_use(device: &Device, processes: &[&GpuProcess]) -> Option<SetupError> {
+    let computing: Vec<String> = processes
+        .iter()
+        .filter(|process| process.kind != ProcessKind::Graphics)
+        .map(|process| process.pid.to_string())
+        .collect();
+    let (first, rest) = computing.split_first()?;
+    let who = match rest {
+        [] => format!("process {first} holds"),
+        rest => format!("process {first} and {} more hold", rest.len()),
+    };
+    Some(SetupError {
+        code: SetupErrorCode::InUse,
+        message: format!("{who} {}", device.title()),
+        fix: Some("end it first, or test beside it with `--share`; its work gets slower then".to_owned()),
+        cuda_error: None,
+    })
+}

@@ -1,0 +1,242 @@
+//! The GPUs of this machine, through its driver.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pitcrew_core::Inventory;
+use pitcrew_core::inventory::Link;
+use pitcrew_core::proof::{Device, Driver, PeerPath, PeerRoute, SetupError, SetupErrorCode};
+use pitcrew_prove::cuda::{self, Gpu, Library};
+use pitcrew_prove::device::{self, DeviceFacts};
+use pitcrew_prove::pace::Wall;
+use pitcrew_prove::peers::{self, Peers};
+use pitcrew_prove::run::{self, Options, Outcomes, Place};
+use pitcrew_prove::telemetry::{Unwatched, Watch};
+
+use super::rack::{Ends, Rack, Target};
+use super::watcher::{OfOne, Seen};
+
+/// This machine.
+pub(super) struct Machine {
+    library: Arc<Library>,
+    /// What CUDA shows, by its own number.
+    visible: Vec<DeviceFacts>,
+    /// None where nobody watches.
+    seen: Option<Arc<Seen>>,
+    links: Vec<Link>,
+}
+
+impl Machine {
+    /// Loads the driver.
+    pub(super) fn open(seen: Option<Arc<Seen>>, inventory: Option<&Inventory>) -> Result<Self, SetupError> {
+        let library = Library::open(None, Path::new("/dev")).map_err(|error| explain(&error, inventory))?;
+        let library = Arc::new(library);
+        let visible = (0..library.devices())
+            .map(|ordinal| Gpu::facts_of(&library, ordinal))
+            .collect::<Result<_, _>>()
+            .map_err(|error| explain(&error, inventory))?;
+        Ok(Self {
+            library,
+            visible,
+            seen,
+            links: inventory
+                .map(|inventory| inventory.links.clone())
+                .unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn driver(&self, inventory: Option<&Inventory>) -> Driver {
+        Driver {
+            version: inventory.and_then(|inventory| inventory.driver.version.value().cloned()),
+            cuda: Some(self.library.version().to_string()),
+        }
+    }
+
+    /// What CUDA shows, where nobody else can tell which GPUs there are.
+    pub(super) fn targets(&self) -> Vec<Target> {
+        let targets = (0..).zip(&self.visible).map(|(index, facts)| Target {
+            device: with_facts(
+                Device {
+                    index,
+                    uuid: facts.uuid.clone(),
+                    name: facts.name.clone(),
+                    pci_address: facts.pci.map(|pci| pci.to_string()),
+                    ..Device::default()
+                },
+                facts,
+            ),
+            gpu_uuid: facts.uuid.clone(),
+            processes: Vec::new(),
+            setup_error: None,
+            unread: Vec::new(),
+            is_named: false,
+        });
+        targets.collect()
+    }
+
+    /// Of the targets those that CUDA shows to this process. One that was asked for and isn't shown stays, with the
+    /// reason.
+    pub(super) fn shown(&self, targets: Vec<Target>) -> Vec<Target> {
+        let mut left = Vec::new();
+        for mut target in targets {
+            match self.facts(&target) {
+                Some((_, facts)) => target.device = with_facts(target.device, facts),
+                None if target.setup_error.is_some() => {}
+                None if target.is_named || target.device.mig.is_none() => {
+                    let name = &target.device.uuid;
+                    target.setup_error = Some(SetupError {
+                        code: SetupErrorCode::NoDevice,
+                        message: format!("CUDA does not show {} to this process", target.device.title()),
+                        fix: Some(format!("set `CUDA_VISIBLE_DEVICES={name}`")),
+                        cuda_error: None,
+                    });
+                }
+                // CUDA shows one MIG device to a process; the others are another process's.
+                None => continue,
+            }
+            left.push(target);
+        }
+        left
+    }
+
+    fn facts(&self, target: &Target) -> Option<(u32, &DeviceFacts)> {
+        (0..)
+            .zip(&self.visible)
+            .find(|(_, facts)| facts.uuid == target.device.uuid)
+    }
+
+    fn gpu(&self, target: &Target) -> Result<Gpu, SetupError> {
+        let (ordinal, _) = self.facts(target).ok_or_else(|| SetupError {
+            code: SetupErrorCode::NoDevice,
+            message: format!("CUDA does not show {} to this process", target.device.title()),
+            fix: None,
+            cuda_error: None,
+        })?;
+        Gpu::open(&self.library, ordinal).map_err(|error| explain(&error, None))
+    }
+
+    fn route(&self, from: &Target, to: &Target) -> PeerRoute {
+        let (a, b) = (from.device.index, to.device.index);
+        let link = self
+            .links
+            .iter()
+            .find(|link| (link.from, link.to) == (a.min(b), a.max(b)));
+        match link {
+            Some(link) if link.nvlinks.value().is_some_and(|&links| links > 0) => PeerRoute::NvLink,
+            Some(_) => PeerRoute::Pcie,
+            None => PeerRoute::Unknown,
+        }
+    }
+}
+
+impl Rack for Machine {
+    fn work(&self, target: &Target, options: &Options, ends: Ends<'_>) -> Result<Outcomes, SetupError> {
+        let device = self.gpu(target)?;
+        let mut watch: Box<dyn Watch> = match &self.seen {
+            Some(seen) => Box::new(OfOne {
+                seen: Arc::clone(seen),
+                uuid: target.gpu_uuid.clone(),
+            }),
+            None => Box::new(Unwatched),
+        };
+        Ok(run::run(
+            Place {
+                device: &device,
+                pace: &Wall::start(),
+                watch: &mut *watch,
+                is_cancelled: ends.is_cancelled,
+                tell: ends.tell,
+            },
+            options,
+        ))
+    }
+
+    fn peers(
+        &self,
+        targets: &[Target],
+        time: Duration,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Vec<PeerPath>, SetupError> {
+        let gpus: Vec<Gpu> = targets
+            .iter()
+            .map(|target| self.gpu(target))
+            .collect::<Result<_, _>>()?;
+        let devices: Vec<&dyn device::Device> = gpus.iter().map(|gpu| gpu as &dyn device::Device).collect();
+        debug_assert!(
+            devices
+                .iter()
+                .zip(targets)
+                .all(|(gpu, target)| gpu.facts().uuid == target.device.uuid)
+        );
+        Ok(peers::run(
+            &Peers {
+                devices: &devices,
+                pace: &Wall::start(),
+                is_cancelled,
+                route: &|from, to| self.route(&targets[from], &targets[to]),
+            },
+            time,
+        ))
+    }
+}
+
+fn with_facts(device: Device, facts: &DeviceFacts) -> Device {
+    let capability = facts.compute_capability;
+    Device {
+        compute_capability: Some((capability.major, capability.minor)),
+        sm_count: Some(facts.sms),
+        memory_total_bytes: device.memory_total_bytes.or(Some(facts.memory_bytes)),
+        clock_sm_max_mhz: device
+            .clock_sm_max_mhz
+            .or(Some(facts.sm_clock_mhz))
+            .filter(|&mhz| mhz > 0),
+        ..device
+    }
+}
+
+/// Why the driver can't be used, as a report has it: what happened before the semicolon, what to do behind it.
+fn explain(error: &cuda::SetupError, inventory: Option<&Inventory>) -> SetupError {
+    use cuda::SetupError as Cuda;
+    let text = error.to_string();
+    let (message, fix) = match text.split_once("; ") {
+        Some((message, fix)) => (message.to_owned(), Some(fix.to_owned())),
+        None => (text, None),
+    };
+    let (code, cuda_error) = match error {
+        Cuda::NothingInjected => (SetupErrorCode::NoDriver, None),
+        Cuda::NoLibrary(_) | Cuda::NotCuda { .. } => (SetupErrorCode::NoLibrary, None),
+        Cuda::NoDeviceFiles => (SetupErrorCode::NoDevice, None),
+        Cuda::NoDevice => (SetupErrorCode::NoDevice, Some(100)),
+        Cuda::NoSuchDevice => (SetupErrorCode::NoDevice, Some(101)),
+        Cuda::FabricNotReady => (SetupErrorCode::FabricNotReady, Some(802)),
+        Cuda::VersionMismatch => (SetupErrorCode::DriverMismatch, Some(803)),
+        Cuda::CompatRefused(_) => (SetupErrorCode::DriverMismatch, Some(804)),
+        Cuda::NoMemory => (SetupErrorCode::OutOfMemory, Some(2)),
+        Cuda::InUse => (SetupErrorCode::InUse, Some(46)),
+        Cuda::DriverTooOld(_) => (SetupErrorCode::DriverTooOld, None),
+        Cuda::NotPermitted => (SetupErrorCode::NotPermitted, Some(800)),
+        Cuda::Failed { code, .. } => (SetupErrorCode::Other, u32::try_from(*code).ok()),
+    };
+    let is_empty_mig = |inventory: &Inventory| {
+        inventory.gpus.iter().any(|gpu| {
+            gpu.readings.mig_mode.value().is_some_and(|mode| mode.current)
+                && gpu.readings.mig_devices.value().is_some_and(Vec::is_empty)
+        })
+    };
+    // CUDA says the same of both; the management library knows which it is.
+    if matches!(error, Cuda::NoDevice) && inventory.is_some_and(is_empty_mig) {
+        return SetupError {
+            code: SetupErrorCode::NoMigInstance,
+            message: "MIG is on and there is no instance".to_owned(),
+            fix: Some("create one with `nvidia-smi mig -cgi <profile> -C`, or turn MIG off".to_owned()),
+            cuda_error,
+        };
+    }
+    SetupError {
+        code,
+        message,
+        fix,
+        cuda_error,
+    }
+}

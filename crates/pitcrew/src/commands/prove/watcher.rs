@@ -1,0 +1,186 @@
+//! Watches the GPUs of this machine while they are proved: one thread asks the driver several times a second.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use pitcrew_core::Inventory;
+use pitcrew_core::ports::{GpuEvent, GpuEventKind};
+use pitcrew_core::proof::{Counters, Sample, XidEvent};
+use pitcrew_prove::telemetry::Watch;
+
+use crate::driver::Opened;
+use crate::driver::listener::Told;
+
+/// From one look to the next: six a second, as a look takes some milliseconds for each GPU.
+const INTERVAL: Duration = Duration::from_millis(160);
+/// A look that takes longer is one that didn't come.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How long the last counters are waited for.
+const LAST: Duration = Duration::from_secs(1);
+
+/// What was seen and not yet taken, by UUID of the GPU.
+#[derive(Debug)]
+pub(super) struct Seen {
+    start: Instant,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    looks: u64,
+    of: BTreeMap<String, OfGpu>,
+}
+
+#[derive(Debug, Default)]
+struct OfGpu {
+    samples: Vec<Sample>,
+    xids: Vec<XidEvent>,
+    counters: Counters,
+}
+
+impl Seen {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            start: Instant::now(),
+            state: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a look.
+    pub(super) fn look(&self, inventory: &Inventory) {
+        let at_s = self.start.elapsed().as_secs_f64();
+        let mut state = self.lock();
+        state.looks += 1;
+        for gpu in &inventory.gpus {
+            let Some(uuid) = gpu.readings.uuid.value() else {
+                continue;
+            };
+            let of = state.of.entry(uuid.clone()).or_default();
+            of.counters = Counters::of(&gpu.readings);
+            of.samples.push(Sample::of(&gpu.readings, at_s));
+        }
+    }
+}
+
+impl Told for Seen {
+    fn tell(&self, event: GpuEvent) {
+        if let GpuEventKind::Xid(number) = event.kind {
+            let at_s = self.start.elapsed().as_secs_f64();
+            let mut state = self.lock();
+            let of = state.of.entry(event.uuid).or_default();
+            of.xids.push(XidEvent { at_s, number });
+        }
+    }
+}
+
+/// The thread. Dropping it ends it, or abandons it where the driver hangs.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// Starts to look; none where the system gives no thread.
+    pub(super) fn start(opened: Arc<Opened>, seen: Arc<Seen>) -> Option<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new().name("proof-watch".to_owned()).spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    if let Ok(Ok(look)) = opened.look_within(DEADLINE) {
+                        seen.look(&look.inventory);
+                    }
+                    std::thread::sleep(INTERVAL.saturating_sub(began.elapsed()));
+                }
+            }
+        });
+        Some(Self {
+            stop,
+            thread: Some(thread.ok()?),
+        })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + Duration::from_millis(500);
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() {
+            // A panic of the thread was told by the thread.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What is seen of one GPU.
+#[derive(Debug)]
+pub(super) struct OfOne {
+    pub(super) seen: Arc<Seen>,
+    pub(super) uuid: String,
+}
+
+impl OfOne {
+    /// The time of the run began later than the watch.
+    fn offset(&self, elapsed: Duration) -> f64 {
+        (self.seen.start.elapsed().saturating_sub(elapsed)).as_secs_f64()
+    }
+}
+
+impl Watch for OfOne {
+    fn counters(&mut self) -> Counters {
+        // One that began after this was asked.
+        let before = self.seen.lock().looks;
+        let deadline = Instant::now() + LAST;
+        while self.seen.lock().looks < before + 2 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let state = self.seen.lock();
+        state
+            .of
+            .get(&self.uuid)
+            .map(|of| of.counters.clone())
+            .unwrap_or_default()
+    }
+
+    fn samples(&mut self, elapsed: Duration) -> Vec<Sample> {
+        let offset = self.offset(elapsed);
+        let mut state = self.seen.lock();
+        let taken = state
+            .of
+            .get_mut(&self.uuid)
+            .map(|of| std::mem::take(&mut of.samples));
+        let mut samples = taken.unwrap_or_default();
+        samples.retain(|sample| sample.at_s >= offset);
+        for sample in &mut samples {
+            sample.at_s -= offset;
+        }
+        samples
+    }
+
+    fn xids(&mut self, elapsed: Duration) -> Vec<XidEvent> {
+        let offset = self.offset(elapsed);
+        let mut state = self.seen.lock();
+        let taken = state
+            .of
+            .get_mut(&self.uuid)
+            .map(|of| std::mem::take(&mut of.xids));
+        let mut xids = taken.unwrap_or_default();
+        for xid in &mut xids {
+            xid.at_s = (xid.at_s - offset).max(0.0);
+        }
+        xids
+    }
+}

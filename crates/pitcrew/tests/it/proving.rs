@@ -1,0 +1,173 @@
+//! `pitcrew prove` on imaginary GPUs, and on a machine without one.
+
+use std::io::Read as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::program::{pitcrew, run, stdout, transcript};
+
+fn prove(args: &[&str]) -> (i32, Value) {
+    let all: Vec<&str> = ["prove", "-o", "json"]
+        .into_iter()
+        .chain(args.iter().copied())
+        .collect();
+    let output = run(pitcrew(&all));
+    let report = serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| {
+        let transcript = transcript(&output);
+        Value::String(transcript)
+    });
+    (output.status.code().unwrap(), report)
+}
+
+fn phase<'a>(report: &'a Value, kind: &str) -> &'a Value {
+    let phases = report["evidence"]["devices"][0]["phases"].as_array().unwrap();
+    phases.iter().find(|phase| phase["kind"] == kind).unwrap()
+}
+
+#[test]
+fn an_imaginary_gpu_passes_and_every_view_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (html, junit, prometheus) = (file("report.html"), file("junit.xml"), file("gpu.prom"));
+    let (code, report) = prove(&[
+        "--scenario=rtx3060",
+        "--profile=smoke",
+        "--html",
+        &html,
+        "--junit",
+        &junit,
+        "--prometheus",
+        &prometheus,
+    ]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["evidence"]["run"]["scenario"], "rtx3060");
+    assert_eq!(phase(&report, "gemm")["outcome"], "ran");
+    assert!(phase(&report, "gemm")["verified_outputs"].as_u64().unwrap() > 0);
+    assert!(
+        !report["evidence"]["devices"][0]["samples"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+    assert!(std::fs::read_to_string(html).unwrap().contains("<svg"));
+    assert!(std::fs::read_to_string(junit).unwrap().contains("<testsuite"));
+    assert!(
+        std::fs::read_to_string(prometheus)
+            .unwrap()
+            .contains("gpu_proof_verdict")
+    );
+}
+
+#[test]
+fn a_fault_that_is_planted_fails_with_its_place_and_code() {
+    let (code, report) = prove(&[
+        "--scenario=h100x8",
+        "--gpu=3",
+        "--profile=smoke",
+        "--inject=sm=7,bit=12",
+    ]);
+    assert_eq!(
+        (code, &report["verdict"]),
+        (20, &Value::from("FAIL_CORRUPTION")),
+        "{report:#}"
+    );
+    assert_eq!(report["evidence"]["devices"].as_array().unwrap().len(), 1);
+    assert_eq!(report["evidence"]["devices"][0]["device"]["index"], 3);
+    for kind in ["gemm", "mma-loop"] {
+        let corruptions = phase(&report, kind)["corruptions"].as_array().unwrap();
+        assert!(
+            corruptions.iter().all(|corruption| corruption["sm"] == 7),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn a_gpu_that_somebody_computes_on_is_left_alone_unless_told_to_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("busy.yaml");
+    let text = "description: One that is busy\ndriver: {version: 580.95.05}\ngpus:\n  - card: L40S\n    processes: [{pid: 4242, kind: compute}]\n";
+    std::fs::write(&file, text).unwrap();
+    let scenario = format!("--scenario={}", file.display());
+    let (code, report) = prove(&[&scenario, "--profile=smoke"]);
+    assert_eq!(code, 40, "{report:#}");
+    let error = &report["evidence"]["devices"][0]["setup_error"];
+    assert_eq!(error["code"], "in-use");
+    assert!(
+        error["message"].as_str().unwrap().contains("process 4242"),
+        "{error}"
+    );
+    let (code, report) = prove(&[&scenario, "--profile=smoke", "--share"]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(report["verdict"], "WARN");
+}
+
+#[test]
+fn names_and_faults_that_mean_nothing_are_mistakes_of_the_command_line() {
+    for (args, text) in [
+        (["--scenario=rtx3060", "--gpu=7"], "there is no GPU `7` here"),
+        (["--scenario=rtx3060", "--inject=sm=7"], "`bit` is missing"),
+    ] {
+        let all: Vec<&str> = ["prove"].into_iter().chain(args).collect();
+        let output = run(pitcrew(&all));
+        let transcript = transcript(&output);
+        assert_eq!(output.status.code(), Some(64), "{transcript}");
+        assert!(transcript.contains(text), "{transcript}");
+    }
+}
+
+#[test]
+fn a_machine_without_a_driver_is_told_in_one_line_what_it_lacks_and_quickly() {
+    let start = Instant::now();
+    let (code, report) = prove(&["--profile=smoke"]);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    if report["evidence"]["devices"]
+        .as_array()
+        .is_some_and(|all| !all.is_empty())
+    {
+        // There is a GPU here after all.
+        return;
+    }
+    assert_eq!(
+        (code, &report["verdict"]),
+        (40, &Value::from("ERROR_SETUP")),
+        "{report:#}"
+    );
+    let error = &report["evidence"]["setup_error"];
+    assert_eq!(error["message"].as_str().unwrap().lines().count(), 1);
+    assert!(error["fix"].is_string(), "{error}");
+}
+
+#[test]
+fn a_proof_that_is_stopped_ends_soon_with_what_it_has() {
+    let mut command = pitcrew(&[
+        "prove",
+        "-o",
+        "json",
+        "--scenario=h100x8",
+        "--gpu=0",
+        "--profile=soak",
+    ]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A soak takes minutes even on a stand-in; how far it has come does not matter.
+    std::thread::sleep(Duration::from_millis(1500));
+    let pid = rustix::process::Pid::from_child(&child);
+    let start = Instant::now();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    let status = child.wait().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (status.code(), &report["verdict"]),
+        (Some(50), &Value::from("INTERRUPTED")),
+        "{text}"
+    );
+}
