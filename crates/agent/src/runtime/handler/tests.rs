@@ -10,7 +10,7 @@ use super::*;
 use crate::deps::Process;
 use crate::runtime::install::tests::Node;
 use crate::runtime::install::{There, Uses, plan as install};
-use crate::runtime::uninstall::{self, look_and_plan};
+use crate::runtime::uninstall::{self, Sites, look_and_plan};
 use crate::runtime::{Handler, assess};
 
 const MAIN: &str = "/etc/containerd/config.toml";
