@@ -177,8 +177,8 @@ fn prepare(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Result<Prepared, 
     let opened = Arc::new(driver::open(global, None)?);
     let seen = Seen::new();
     // Without the management library a proof is a poorer one, and is none without CUDA.
-    let told = opened.tell(Arc::<Seen>::clone(&seen));
-    let look = told.and_then(|()| opened.look());
+    opened.tell(Arc::<Seen>::clone(&seen));
+    let look = opened.look();
     let (inventory, why): (Option<Inventory>, Option<String>) = match look {
         Ok(look) => (Some(look.inventory), None),
         Err(error) => (None, Some(with_causes(&error))),
