@@ -419,7 +419,7 @@ fn a_nodes_token_writes_the_node_feature_of_its_own_node_alone() {
     for (object, words) in [
         (feature(OTHER, of(OTHER)), "writes no NodeFeature but its own"),
         (feature(NODE, of(OTHER)), "is of its own node"),
-        (feature(NODE, json!({})), "is of its own node"),
+        (feature(NODE, json!({"a": "b"})), "is of its own node"),
     ] {
         let refused = apply(&object).refused();
         assert!(
