@@ -43,18 +43,15 @@ pub(super) fn set_memory(ordinal: usize, mib: u64) -> String {
     )
 }
 
-/// True where the answer to [`set_memory`] says that it is so. It is written with the largest unit that divides it:
-/// `2G` for `2048M`.
+/// True where the answer to [`set_memory`] says that it is so. From 1024 MiB on the daemon writes it in units of 1024 MiB,
+/// rounded down: `39G` for `40779M` (seen of driver 550's).
 pub(super) fn is_memory(answer: &str, mib: u64) -> bool {
     let last = answer.lines().rev().map(str::trim).find(|line| !line.is_empty());
-    last.and_then(read_mib) == Some(mib)
-}
-
-fn read_mib(text: &str) -> Option<u64> {
-    if let Some(number) = text.strip_suffix('G') {
-        return number.parse::<u64>().ok()?.checked_mul(1024);
-    }
-    text.strip_suffix('M')?.parse().ok()
+    let number = |text: &str| text.parse::<u64>().ok();
+    last.is_some_and(|text| match text.strip_suffix('G').and_then(number) {
+        Some(units) => units == mib / 1024,
+        None => text.strip_suffix('M').and_then(number) == Some(mib),
+    })
 }
 
 /// Compute modes, as `nvidia-smi` takes them.

@@ -240,7 +240,11 @@ fn answers_of_the_daemon_are_read_as_it_writes_them() {
     ));
     assert!(!dialogue::is_percentage("", 25));
     assert!(dialogue::is_memory("2G\n", 2048));
-    assert!(dialogue::is_memory("1500M\n", 1500));
+    // Half of an H100, and a sixteenth of a T4.
+    assert!(dialogue::is_memory("39G\n", 40_779));
+    assert!(dialogue::is_memory("960M\n", 960));
+    assert!(!dialogue::is_memory("39G\n", 40_960));
+    assert!(!dialogue::is_memory("960M\n", 1500));
     assert!(!dialogue::is_memory("\n", 1500));
     assert!(!dialogue::is_memory("Unknown command \"x\"\n", 1500));
     assert_eq!(dialogue::numbers("30471\n4711\n"), [30471, 4711]);

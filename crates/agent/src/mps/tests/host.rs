@@ -270,7 +270,14 @@ fn control(world: &mut World, pipe: &str, input: &str) -> io::Result<String> {
             "set_default_device_pinned_mem_limit" => {}
             "get_default_device_pinned_mem_limit" => {
                 let limit = daemon.limits.get(&words[1].parse().unwrap());
-                answer += limit.map_or("", String::as_str);
+                let limit = limit.map_or("", String::as_str);
+                let mib = limit
+                    .strip_suffix('M')
+                    .and_then(|limit| limit.parse::<u64>().ok());
+                match mib {
+                    Some(mib) if mib >= 1024 => answer += &[&(mib / 1024).to_string(), "G"].concat(),
+                    _ => answer += limit,
+                }
                 answer += "\n";
             }
             "get_server_list" => {
