@@ -22,7 +22,7 @@ use pitcrew_host::containerd::{
 use pitcrew_host::facts::{Containerd, ContainerdConfig};
 use serde::{Deserialize, Serialize};
 
-use super::install::{BIN, Kind, MANIFEST, Manifest, Step, WRAPPER};
+use super::install::{BIN, Entry, Kind, MANIFEST, Manifest, Step, WRAPPER};
 use super::tier::{HANDLER, is_supervised};
 use crate::deps::System;
 
@@ -420,9 +420,16 @@ pub fn steps(
 
 /// Whether the list has something of it.
 pub fn is_written(manifest: &Manifest) -> bool {
-    let is_ours = |path: &Path| path.ends_with(DROP_IN);
-    let mut entries = manifest.entries().iter();
-    entries.any(|entry| entry.kind == Kind::Piece || is_ours(&entry.path))
+    manifest.entries().iter().any(is_ours)
+}
+
+/// True for what containerd's configuration is made of: a piece of its main file, or the drop-in.
+pub(super) fn is_ours(entry: &Entry) -> bool {
+    match entry.kind {
+        Kind::Piece => true,
+        Kind::File => entry.path.ends_with(DROP_IN),
+        Kind::Directory | Kind::Link => false,
+    }
 }
 
 /// A file of containerd's without what is ours in it.

@@ -240,9 +240,17 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
             });
         by_wrapper || by_spec
     };
-    let pieces = pieces(there);
-    let is_changed = !pieces.is_empty();
-    plan.steps.extend(pieces);
+    // What containerd is told goes before what it is told of.
+    plan.steps.extend(pieces(there));
+    let told = |entry: &&Entry| handler::is_ours(entry);
+    plan.steps.extend(
+        there
+            .manifest
+            .entries()
+            .iter()
+            .filter(told)
+            .filter_map(Step::take_away),
+    );
     plan.steps
         .extend(there.leftovers.iter().cloned().map(Step::remove));
     let mut going: Vec<&Entry> = there
@@ -277,7 +285,7 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
             path: there.home.clone(),
         });
     } else {
-        if is_changed {
+        if handler::is_written(&there.manifest) {
             plan.steps.push(removal.record.step(&there.home));
         }
         plan.steps.push(Step::write(&list, left.text()));

@@ -36,6 +36,7 @@ pub enum AgentCommand {
 
 /// How the agent runs.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags, each by itself")]
 pub struct AgentRunArgs {
     /// Have it run with imaginary GPUs: a built-in scenario, a file, or `list`
     ///
@@ -352,6 +353,7 @@ pub enum SharedAllocation {
 
 /// Arguments of `pitcrew agent uninstall`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags, each by itself")]
 pub struct AgentUninstallArgs {
     /// The kubelet's directory on the node
     #[arg(long, value_name = "DIR", env = env::KUBELET_DIR, hide_env_values = true)]
