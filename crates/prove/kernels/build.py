@@ -142,13 +142,18 @@ def lowered(ptx, version):
     return "\n".join(line for line in lines if line and not line.lstrip().startswith("//")) + "\n"
 
 
-def assemble(toolkits, version, architecture, source, to):
+def assemble(toolkits, version, architecture, work, source, to):
     """A cubin of a PTX file; returns what ptxas tells of registers and spills."""
     root = toolkits / f"as-{version}" / "nvidia"
     ptxas = next(path for path in root.glob("*/bin/ptxas"))
     ptxas.chmod(0o755)
+    # Newer assemblers write their arguments into the cubin: always the same ones.
     done = subprocess.run(
-        [ptxas, "-O3", "-v", f"-arch={architecture}", source, "-o", to], capture_output=True, text=True, check=False
+        [ptxas.resolve(), "-O3", "-v", f"-arch={architecture}", source, "-o", to],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=work,
     )
     if done.returncode:
         sys.exit(f"{source} for {architecture}:\n{done.stderr}")
@@ -212,7 +217,7 @@ def main():
         work.mkdir(exist_ok=True)
         (work / "in.ptx").write_text(ptx)
         for architecture in CUBINS[name]:
-            told = assemble(options.toolkits, ASSEMBLERS[architecture], architecture, work / "in.ptx", work / "out.cubin")
+            told = assemble(options.toolkits, ASSEMBLERS[architecture], architecture, work, "in.ptx", "out.cubin")
             cubin = (work / "out.cubin").read_bytes()
             made[f"cubin/{name}.{architecture}.cubin"] = cubin
             spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill stores", told))

@@ -1,5 +1,6 @@
 //! Every PTX of the pack through the assemblers of several CUDA releases, each the same as in a driver of its time, for
 //! every GPU that it is for. They come from `PyPI`, pinned by hash in `tools/ptxas-*.txt`, into the cache directory.
+#![expect(clippy::unwrap_used, reason = "what is made for a test must be there")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -213,7 +214,7 @@ fn every_ptx_is_assembled_by_each_release_for_every_gpu_that_it_is_for() {
         wrong.len(),
         wrong.join("\n")
     );
-    println!("{count} assembled");
+    assert!(count > 300, "{count}");
 }
 
 #[test]
@@ -279,9 +280,21 @@ fn the_machine_code_is_what_the_pinned_assemblers_make_of_the_ptx() {
             "sm_90a" => "12.0",
             _ => "11.8",
         };
+        // Newer assemblers write their arguments into what they make.
+        let done = Command::new(ptxas(release))
+            .args([
+                "-O3",
+                "-v",
+                &format!("-arch={architecture}"),
+                "in.ptx",
+                "-o",
+                "out.cubin",
+            ])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{name}");
         let to = dir.path().join("out.cubin");
-        let why = refused(&ptxas(release), architecture, "-O3", &source, &to);
-        assert_eq!(why, None, "{name}");
         assert_eq!(
             digest(&fs::read(&to).unwrap()),
             digest(&unpack(name).unwrap()),
