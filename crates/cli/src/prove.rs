@@ -42,12 +42,12 @@ pub struct ProveShowArgs {
     /// A report, as `pitcrew prove -o json` has written it; `-` is standard input
     #[arg(value_name = "REPORT")]
     pub report: PathBuf,
-    /// Ways to write it.
-    #[command(flatten)]
-    pub views: ProveViewArgs,
     /// A warning ends with 10 instead of 0
     #[arg(long)]
     pub strict: bool,
+    /// Ways to write it.
+    #[command(flatten)]
+    pub views: ProveViewArgs,
 }
 
 /// Arguments of `pitcrew prove merge`.

@@ -26,7 +26,7 @@ const FEWEST: usize = 3;
 pub struct Fleet {
     /// [`FLEET_SCHEMA`].
     pub schema: &'static str,
-    /// The gravest verdict of all reports.
+    /// The gravest verdict of all reports; at least a warning where a GPU stands out or has become slower.
     pub verdict: Verdict,
     /// The GPUs, each with its newest report.
     pub members: Vec<Member>,
@@ -236,11 +236,14 @@ pub fn compare(reports: &[Report]) -> Fleet {
         .collect();
     let groups = groups(&runs, &members);
     let outliers = outliers(&groups, &members);
+    let drifts = drifts(&runs);
     let verdict = reports.iter().map(|report| report.verdict).max();
+    let is_odd = !(outliers.is_empty() && drifts.is_empty());
+    let least = if is_odd { Verdict::Warn } else { Verdict::Pass };
     Fleet {
         schema: FLEET_SCHEMA,
-        verdict: verdict.unwrap_or(Verdict::ErrorSetup),
-        drifts: drifts(&runs),
+        verdict: verdict.unwrap_or(Verdict::ErrorSetup).max(least),
+        drifts,
         slots: slots(&outliers, &members),
         members,
         groups,
@@ -542,6 +545,7 @@ mod tests {
         reports.push(node("gpu-8", 0.88));
         let fleet = compare(&reports);
         assert_eq!(fleet.outliers.len(), 1, "{:?}", fleet.outliers);
+        assert_eq!(fleet.verdict, Verdict::Warn);
         let outlier = &fleet.outliers[0];
         assert_eq!(fleet.members[outlier.member].node, "gpu-8");
         assert_eq!(
