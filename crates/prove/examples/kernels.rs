@@ -20,7 +20,7 @@ use pitcrew_prove::device::{
 };
 use pitcrew_prove::kernels::variants;
 use pitcrew_prove::verify::golden::{GemmShape, loop_hashes};
-use pitcrew_prove::verify::records::{gemm_records, loop_records, march_log, recompute_log};
+use pitcrew_prove::verify::records::{LoopRecord, gemm_records, loop_records, march_log, recompute_log};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -114,7 +114,8 @@ fn in_child(part: &str, seconds: f64) -> bool {
 
 fn run_part(part: &str, seconds: f64) -> Outcome<()> {
     let library = Arc::new(Library::open(None, Path::new("/dev"))?);
-    let gpu = Gpu::open(&library, 0)?;
+    let mut gpu = Gpu::open(&library, 0)?;
+    gpu.set_ptx_alone(std::env::var_os("CUDA_FORCE_PTX_JIT").is_some_and(|value| value == "1"));
     match part {
         "facts" => {
             say(&format!("facts: {:?}, free {}", gpu.facts(), gpu.free_memory()?));
@@ -194,7 +195,7 @@ fn mma_loop(gpu: &Gpu, format: Format, choice: &Choice, seconds: f64) -> Outcome
         .count();
     let sms: BTreeSet<u64> = got.iter().map(|record| record.sm).collect();
     let operations = choice.loop_shape.operations() as f64 * f64::from(rounds) * f64::from(ctas);
-    let clock = median(got.iter().filter_map(|record| record.clock_mhz()).collect());
+    let clock = median(got.iter().filter_map(LoopRecord::clock_mhz).collect());
     let cycles = got.iter().map(|record| record.cycles).max().unwrap_or(1) as f64;
     say(&format!(
         "{name}: {:.1} T/s, {:.0} per clock and SM at {clock:.0} MHz, {per_sm} CTAs/SM, {} SMs, {rounds} rounds, \
@@ -346,6 +347,7 @@ fn gemm(gpu: &Gpu, format: Format, choice: &Choice, seconds: f64) -> Outcome<()>
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates to three digits")]
+#[expect(clippy::too_many_lines, reason = "one part after the other")]
 fn memory(gpu: &Gpu, seconds: f64) -> Outcome<()> {
     let rate = |bytes: u64, took: f64| bytes as f64 / took / 1e9;
     let gib = 1_u64 << 30;
@@ -482,9 +484,9 @@ fn memory(gpu: &Gpu, seconds: f64) -> Outcome<()> {
     let to_device = median(gpu.run(&[down; 8])?.iter().map(Duration::as_secs_f64).collect());
     let to_host = median(gpu.run(&[up; 8])?.iter().map(Duration::as_secs_f64).collect());
     let both = gpu.run_beside(&[down; 8], &[up; 8])?;
-    let mut word = [0; 8];
-    gpu.read_host(pinned, 8 * 4321, &mut word)?;
-    let came = u64::from_le_bytes(word) == pattern.word(4321);
+    let mut came = [0; 8];
+    gpu.read_host(pinned, 8 * 4321, &mut came)?;
+    let came = u64::from_le_bytes(came) == pattern.word(4321);
     say(&format!(
         "PCIe: to device {:.1} GB/s, to host {:.1}, both at once {:.1} + {:.1}; data {}",
         rate(pinned.bytes, to_device),

@@ -1,5 +1,6 @@
 //! Every PTX of the pack through the assemblers of several CUDA releases, each the same as in a driver of its time, for
 //! every GPU that it is for. They come from `PyPI`, pinned by hash in `tools/ptxas-*.txt`, into the cache directory.
+#![expect(clippy::unwrap_used, reason = "what is made for a test must be there")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -213,7 +214,7 @@ fn every_ptx_is_assembled_by_each_release_for_every_gpu_that_it_is_for() {
         wrong.len(),
         wrong.join("\n")
     );
-    println!("{count} assembled");
+    assert!(count > 300, "{count}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! What is said where CUDA can't be used, by a driver's library that fails as it is told to.
+#![expect(clippy::unwrap_used, reason = "what is made for a test must be there")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -3,51 +3,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pitcrew_core::catalog::ComputeCapability;
-
+use super::facts::{attribute, facts, read_attribute};
 use super::library::{CuDevice, Library, Raw};
+use super::modules::Loaded;
 use super::self_test;
 use super::setup::SetupError;
 use crate::device::{
-    Block, Choice, Choices, CodeSource, Device, DeviceError, DeviceFacts, Format, HostBlock, PeerId, Refused,
-    Span, Variant, Work,
+    Block, Choice, Choices, Device, DeviceError, DeviceFacts, Format, HostBlock, PeerId, Refused, Span,
+    Variant, Work,
 };
-use crate::kernels::{self, Module};
+use crate::kernels;
 
 /// How long one piece of work may take before the GPU counts as hung.
 const HANG: Duration = Duration::from_secs(10);
-
-/// `CU_DEVICE_ATTRIBUTE_*` of `cuda.h`.
-mod attribute {
-    pub(super) const CLOCK_KHZ: i32 = 13;
-    pub(super) const SMS: i32 = 16;
-    pub(super) const MEMORY_CLOCK_KHZ: i32 = 36;
-    pub(super) const L2_BYTES: i32 = 38;
-    pub(super) const MAJOR: i32 = 75;
-    pub(super) const MINOR: i32 = 76;
-    pub(super) const SHARED_BYTES_PER_SM: i32 = 81;
-    pub(super) const SHARED_BYTES_PER_BLOCK: i32 = 97;
-}
-
-/// A function of a loaded module.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Function {
-    pub(super) raw: Raw,
-    pub(super) source: CodeSource,
-}
-
-/// A module as the driver took it.
-#[derive(Debug, Clone, Copy)]
-struct Loaded {
-    raw: Raw,
-    source: CodeSource,
-}
 
 /// One GPU, or MIG instance, with a context of its own on it.
 #[derive(Debug)]
@@ -61,7 +35,7 @@ pub struct Gpu {
     pub(super) shared: [u32; 2],
     /// Words of device memory for tickets.
     pub(super) ticket: u64,
-    modules: RefCell<BTreeMap<&'static str, Result<Loaded, String>>>,
+    pub(super) modules: RefCell<BTreeMap<&'static str, Result<Loaded, String>>>,
     choices: RefCell<BTreeMap<Format, Choices>>,
     blocks: RefCell<BTreeMap<u64, u64>>,
     host_blocks: RefCell<BTreeMap<u64, u64>>,
@@ -69,6 +43,7 @@ pub struct Gpu {
     /// A context that was broken by a fault or hangs: to give anything back to it would hang or fail too.
     broken: Cell<bool>,
     patience: Duration,
+    pub(super) ptx_alone: bool,
 }
 
 impl Gpu {
@@ -104,6 +79,7 @@ impl Gpu {
             peers: RefCell::default(),
             broken: Cell::new(false),
             patience: HANG,
+            ptx_alone: false,
         };
         // SAFETY: the context was just retained; streams and memory are the context's.
         unsafe {
@@ -139,6 +115,12 @@ impl Gpu {
         self.patience = patience;
     }
 
+    /// Leaves the machine code in the pack alone and has the driver compile the PTX, as `CUDA_FORCE_PTX_JIT=1` makes it do
+    /// with programs of CUDA's toolkit: the driver itself looks at that variable only where it has both in one piece.
+    pub const fn set_ptx_alone(&mut self, ptx_alone: bool) {
+        self.ptx_alone = ptx_alone;
+    }
+
     /// Makes the context the calling thread's.
     pub(super) fn enter(&self) -> Result<(), DeviceError> {
         if self.broken.get() {
@@ -172,90 +154,6 @@ impl Gpu {
             }
             801 => DeviceError::Unsupported(format!("the driver doesn't support `{work}` here: {reason}")),
             _ => DeviceError::Stopped { work, reason },
-        })
-    }
-
-    /// A kernel of a variant, and its module loaded if it was not yet; in the error why there is none.
-    pub(super) fn kernel(&self, module: &Module, entry: &str) -> Result<Function, String> {
-        let loaded = {
-            let known = self.modules.borrow().get(module.name).cloned();
-            match known {
-                Some(loaded) => loaded,
-                None => {
-                    let loaded = self.load(module);
-                    self.modules.borrow_mut().insert(module.name, loaded.clone());
-                    loaded
-                }
-            }
-        }?;
-        let name = CString::new(entry).map_err(|error| error.to_string())?;
-        let mut raw = ptr::null_mut();
-        // SAFETY: the module is loaded, the name ends with a zero, one handle is written.
-        let code =
-            unsafe { (self.library.functions.module_get_function)(&raw mut raw, loaded.raw, name.as_ptr()) };
-        if code == 0 {
-            Ok(Function {
-                raw,
-                source: loaded.source,
-            })
-        } else {
-            Err(format!("has no `{entry}`: {}", self.library.code_name(code)))
-        }
-    }
-
-    /// The first image of a module that the driver takes.
-    fn load(&self, module: &Module) -> Result<Loaded, String> {
-        let images = kernels::images(module, self.facts.compute_capability, self.library.version())?;
-        let mut reasons = Vec::new();
-        for image in images {
-            // PTX ends with a zero; a cubin knows its own length.
-            let mut data = kernels::unpack(&image.name).map_err(|error| error.to_string())?;
-            data.push(0);
-            match self.load_image(&data) {
-                Ok(raw) => {
-                    return Ok(Loaded {
-                        raw,
-                        source: image.source,
-                    });
-                }
-                Err(reason) => reasons.push(format!("`{}`: {reason}", image.name)),
-            }
-        }
-        Err(reasons.join("; "))
-    }
-
-    fn load_image(&self, data: &[u8]) -> Result<Raw, String> {
-        // `CU_JIT_ERROR_LOG_BUFFER` and its size.
-        let mut log = vec![0_u8; 4096];
-        let mut options: [c_int; 2] = [5, 6];
-        let mut values: [*mut c_void; 2] = [log.as_mut_ptr().cast(), ptr::without_provenance_mut(log.len())];
-        let mut raw = ptr::null_mut();
-        // SAFETY: the image ends with a zero, there are two options and values, and the log is as long as is said.
-        let code = unsafe {
-            (self.library.functions.module_load_data)(
-                &raw mut raw,
-                data.as_ptr().cast(),
-                2,
-                options.as_mut_ptr(),
-                values.as_mut_ptr(),
-            )
-        };
-        if code == 0 {
-            return Ok(raw);
-        }
-        let said = log.split(|&byte| byte == 0).next().unwrap_or_default();
-        let said = String::from_utf8_lossy(said);
-        let why = match code {
-            209 | 200 => " (no code for this GPU)",
-            218 => " (the driver's compiler refused it)",
-            221 => " (`libnvidia-ptxjitcompiler.so.1` is not here)",
-            222 => " (the PTX is newer than the driver)",
-            _ => "",
-        };
-        let name = self.library.code_name(code);
-        Err(match said.lines().next() {
-            Some(line) => format!("{name}{why}: {}", line.trim()),
-            None => format!("{name}{why}"),
         })
     }
 
@@ -686,79 +584,4 @@ impl Drop for Gpu {
             (functions.primary_ctx_release)(self.device);
         }
     }
-}
-
-fn read_attribute(library: &Library, device: CuDevice, number: c_int) -> Option<u32> {
-    let mut value = 0;
-    // SAFETY: one integer is written.
-    let code = unsafe { (library.functions.device_get_attribute)(&raw mut value, number, device) };
-    (code == 0).then(|| u32::try_from(value).ok()).flatten()
-}
-
-fn facts(library: &Library, device: CuDevice) -> Result<DeviceFacts, SetupError> {
-    let functions = &library.functions;
-    let of = |number| read_attribute(library, device, number).unwrap_or_default();
-    let text = |bytes: &[u8]| {
-        String::from_utf8_lossy(bytes.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned()
-    };
-    let mut name = [0_u8; 256];
-    let mut bus = [0_u8; 64];
-    let mut memory = 0_usize;
-    // SAFETY: texts no longer than is said, ending with a zero, and one number are written.
-    unsafe {
-        library.setup(
-            "cuDeviceGetName",
-            (functions.device_get_name)(name.as_mut_ptr().cast(), 256, device),
-        )?;
-        (functions.device_get_pci_bus_id)(bus.as_mut_ptr().cast(), 64, device);
-        library.setup(
-            "cuDeviceTotalMem",
-            (functions.device_total_mem)(&raw mut memory, device),
-        )?;
-    }
-    Ok(DeviceFacts {
-        name: text(&name),
-        uuid: uuid(library, device),
-        pci: text(&bus).parse().ok(),
-        compute_capability: ComputeCapability {
-            major: of(attribute::MAJOR),
-            minor: of(attribute::MINOR),
-        },
-        sms: of(attribute::SMS),
-        memory_bytes: memory as u64,
-        l2_bytes: u64::from(of(attribute::L2_BYTES)),
-        sm_clock_mhz: of(attribute::CLOCK_KHZ) / 1000,
-        memory_clock_mhz: of(attribute::MEMORY_CLOCK_KHZ) / 1000,
-        cuda: library.version(),
-    })
-}
-
-/// The UUID as NVML writes it. The newer of two functions tells that of a MIG instance, the older that of its GPU.
-fn uuid(library: &Library, device: CuDevice) -> String {
-    let functions = &library.functions;
-    let read = |function: Option<unsafe extern "C" fn(*mut [u8; 16], CuDevice) -> c_int>| {
-        let mut bytes = [0_u8; 16];
-        // SAFETY: 16 bytes are written.
-        let code = unsafe { function?(&raw mut bytes, device) };
-        (code == 0).then_some(bytes)
-    };
-    let (gpu, own) = (
-        read(functions.device_get_uuid),
-        read(functions.device_get_uuid_v2),
-    );
-    let prefix = match (gpu, own) {
-        (Some(gpu), Some(own)) if gpu != own => "MIG",
-        _ => "GPU",
-    };
-    let Some(bytes) = own.or(gpu) else {
-        return String::new();
-    };
-    let mut text = String::from(prefix);
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 0 | 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }

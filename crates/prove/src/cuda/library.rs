@@ -39,7 +39,6 @@ const OLDEST: CudaVersion = CudaVersion { major: 8, minor: 0 };
 macro_rules! functions {
     ($($(#[$optional:ident])? $field:ident = $symbol:literal ($($argument:ty),*);)*) => {
         /// The functions of the library.
-        #[expect(clippy::struct_field_names, reason = "the driver's own names")]
         pub(super) struct Functions {
             $(pub(super) $field: functions!(@type $($optional)? unsafe extern "C" fn($($argument),*) -> c_int),)*
         }
