@@ -127,7 +127,7 @@ fn copy(peers: &Peers<'_>, path: &mut PeerPath, time: Duration) -> Result<(), De
     let mut read = vec![0; usize::try_from(MARCH_LOG_BYTES).unwrap_or_default()];
     target.read(log, &mut read)?;
     let log = march_log(&read);
-    path.verified_bytes = bytes;
+    path.verified_bytes = bytes * scale;
     path.corruption_count = log.count;
     path.corruptions = log
         .errors

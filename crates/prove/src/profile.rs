@@ -61,14 +61,6 @@ pub const fn usual(profile: Profile) -> Duration {
 /// The plan of a profile that takes `seconds`, or what is usual. `can` says which formats the GPU has.
 pub fn plan(profile: Profile, seconds: Option<Duration>, can: &dyn Fn(Format) -> bool) -> Plan {
     let total = seconds.unwrap_or(usual(profile));
-    let loops = first_of(
-        can,
-        &[
-            &[Format::Bf16, Format::Fp16],
-            &[Format::Fp8, Format::Int8],
-            &[Format::Fp32],
-        ],
-    );
     let main = first_of(can, &[&[Format::Bf16, Format::Fp16, Format::Fp32]]);
     let mut parts: Vec<(Step, f64)> = Vec::new();
     let mut add = |kind, format, weight| parts.push((step(kind, format), weight));
@@ -91,7 +83,7 @@ pub fn plan(profile: Profile, seconds: Option<Duration>, can: &dyn Fn(Format) ->
             add(PhaseKind::HostToDevice, None, 1.5);
             add(PhaseKind::DeviceToHost, None, 1.5);
             add(PhaseKind::HostBothWays, None, 1.0);
-            for format in loops {
+            for format in loops(can) {
                 add(PhaseKind::MmaLoop, Some(format), 4.0);
             }
             add(PhaseKind::Gemm, main, 8.0);
@@ -111,7 +103,7 @@ pub fn plan(profile: Profile, seconds: Option<Duration>, can: &dyn Fn(Format) ->
         Profile::Burn | Profile::Soak => {
             let start = plan(Profile::Prove, Some(usual(Profile::Prove)), can);
             let rest = total.saturating_sub(start.total());
-            return burn(profile, start, rest, main, &loops);
+            return burn(profile, start, rest, main, &loops(can));
         }
     }
     let weights: f64 = parts.iter().map(|(_, weight)| weight).sum();
@@ -175,6 +167,18 @@ fn burn(profile: Profile, start: Plan, rest: Duration, main: Option<Format>, loo
         peers: start.peers,
         memory: start.memory,
     }
+}
+
+/// Formats of the loops: 16 bits, 8 bits, and the plain cores.
+fn loops(can: &dyn Fn(Format) -> bool) -> Vec<Format> {
+    first_of(
+        can,
+        &[
+            &[Format::Bf16, Format::Fp16],
+            &[Format::Fp8, Format::Int8],
+            &[Format::Fp32],
+        ],
+    )
 }
 
 /// Of each group the first that the GPU has.

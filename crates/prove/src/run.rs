@@ -1,5 +1,6 @@
 //! A whole proof of one GPU: the plan, phase by phase, until its end or until it is stopped.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use pitcrew_core::proof::{
@@ -76,15 +77,18 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
         is_cancelled,
         tell,
     } = place;
-    let choices: Vec<(Format, Choices)> = Format::ALL
-        .into_iter()
-        .map(|format| (format, only(device.choices(format), options.variant)))
-        .collect();
+    // A self-test takes a second for each format: only those that the plan asks for.
+    let choices: RefCell<Vec<(Format, Choices)>> = RefCell::default();
     let can = |format| {
+        let mut choices = choices.borrow_mut();
+        if !choices.iter().any(|(known, _)| *known == format) {
+            choices.push((format, only(device.choices(format), options.variant)));
+        }
         let known = choices.iter().find(|(known, _)| *known == format);
         known.is_some_and(|(_, choices)| !choices.usable.is_empty())
     };
     let plan = plan(options.profile, options.time, &can);
+    let choices = choices.into_inner();
     let mut bench = Bench {
         device,
         pace,

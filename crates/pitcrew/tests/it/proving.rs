@@ -88,7 +88,7 @@ fn a_fault_that_is_planted_fails_with_its_place_and_code() {
 fn a_gpu_that_somebody_computes_on_is_left_alone_unless_told_to_share() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("busy.yaml");
-    let text = "description: One that is busy\ndriver: {version: 580.95.05}\ngpus:\n  - card: L40S\n    processes: [{pid: 4242, kind: compute}]\n";
+    let text = "description: One that is busy\ndriver: {version: 580.95.05, cuda: \"13.0\"}\ngpus:\n  - card: L40S\n    processes: [{pid: 4242, kind: compute}]\n";
     std::fs::write(&file, text).unwrap();
     let scenario = format!("--scenario={}", file.display());
     let (code, report) = prove(&[&scenario, "--profile=smoke"]);

@@ -1,8 +1,9 @@
 //! The same multiplication on every SM, from shared memory.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pitcrew_core::proof::{Bits, Corruption, CorruptionClass};
+use pitcrew_core::proof::{Corruption, CorruptionClass};
 
 use super::tally::Tally;
 use super::{Exercise, choice};
@@ -26,7 +27,8 @@ pub(crate) struct Loops {
     seeds: [u32; 2],
     golden: [Option<Vec<u64>>; 2],
     launch: u64,
-    told: u32,
+    /// SMs that were told of.
+    told: BTreeSet<u32>,
 }
 
 impl Loops {
@@ -36,7 +38,7 @@ impl Loops {
             seeds: [mix(seed), mix(seed ^ 1)],
             golden: [None, None],
             launch: 0,
-            told: 0,
+            told: BTreeSet::new(),
         }
     }
 }
@@ -130,19 +132,18 @@ impl Loops {
             } else {
                 CorruptionClass::ComputeTransient
             };
+            // Hashes say that bits differ, and nothing of which.
             tally.corrupt(Corruption {
                 sm: Some(deviation.sm),
                 warp: Some(deviation.warp),
-                expected: Some(Bits(deviation.expected)),
-                got: Some(Bits(deviation.got)),
                 iteration: Some(self.launch),
                 ..bench.corruption(class)
             });
         }
         if let Some(first) = vote.deviations.first()
-            && self.told < 3
+            && self.told.len() < 4
+            && self.told.insert(first.sm)
         {
-            self.told += 1;
             let text = if vote.all_wrong {
                 format!("{} loop: all SMs agree on something wrong", self.format)
             } else {

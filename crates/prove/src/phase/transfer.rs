@@ -91,7 +91,7 @@ impl Set {
             self.log,
             &vec![0; usize::try_from(MARCH_LOG_BYTES).unwrap_or_default()],
         )?;
-        tally.phase.verified_bytes += self.to.bytes;
+        tally.phase.verified_bytes += self.to.bytes * bench.device.scale().bytes;
         for error in &log.errors {
             tally.corrupt(Corruption {
                 offset: Some(error.offset),
@@ -122,7 +122,7 @@ impl Set {
                 *byte ^= 1 << (bit % 8);
             }
         }
-        tally.phase.verified_bytes += received.len() as u64;
+        tally.phase.verified_bytes += received.len() as u64 * bench.device.scale().bytes;
         let word = |bytes: &[u8]| {
             bytes
                 .iter()

@@ -48,9 +48,7 @@ impl Board {
 
     /// Takes in what happened; gives what deserves a line that stays.
     pub(super) fn take(&mut self, index: usize, progress: &Progress) -> Option<String> {
-        let Some(of) = self.of.get_mut(index) else {
-            return None;
-        };
+        let of = self.of.get_mut(index)?;
         let live = &mut of.live;
         match progress {
             Progress::Began { step, .. } => {

@@ -10,7 +10,7 @@ use pitcrew_core::ports::{Events as _, GpuEventKind, InventorySource as _};
 use pitcrew_core::proof::{
     Counters, Device, Format, PeerPath, PeerRoute, Sample, SetupError, SetupErrorCode, XidEvent, expected,
 };
-use pitcrew_prove::device::DeviceFacts;
+use pitcrew_prove::device::{Device as _, DeviceFacts};
 use pitcrew_prove::pace::Pace;
 use pitcrew_prove::peers::{self, Peers};
 use pitcrew_prove::run::{self, Options, Outcomes, Place};
@@ -117,11 +117,27 @@ impl Imaginary {
     }
 }
 
+/// The clock in MHz at which products are as fast as this card should make them.
+fn clock(device: &Device, sms: u32, tensor: &str) -> f64 {
+    let highest = device.clock_sm_max_mhz.map_or(UNKNOWN.clock_mhz, f64::from);
+    let format = if device.compute_capability.is_some_and(|(major, _)| major >= 8) {
+        Format::Bf16
+    } else {
+        Format::Fp16
+    };
+    let of_card = || {
+        let expected = expected::product(device, format, tensor)?.value * 1e12;
+        let peak = expected::peak_per_clock(device, format)? * f64::from(sms);
+        let reach = expected::pipe_efficiency(device, format, tensor, true)?.value;
+        Some(expected / (peak * reach) / 1e6)
+    };
+    of_card()
+        .filter(|mhz| mhz.is_finite())
+        .map_or(highest * UNDER_LOAD, |mhz| mhz.clamp(highest / 2.0, highest))
+}
+
 /// What the card should reach at the clock that it has under load.
 fn rates(device: &Device, sms: u32) -> Rates {
-    let clock_mhz = device
-        .clock_sm_max_mhz
-        .map_or(UNKNOWN.clock_mhz, |mhz| f64::from(mhz) * UNDER_LOAD);
     let (major, minor) = device.compute_capability.unwrap_or((5, 0));
     let tensor = match (major, minor) {
         (7, 0 | 2) => "m8n8k4",
@@ -131,6 +147,7 @@ fn rates(device: &Device, sms: u32) -> Rates {
         (8.., _) => "m16n8k16",
         _ => "simt",
     };
+    let clock_mhz = clock(device, sms, tensor);
     let of = |format, variant| {
         let peak = expected::peak_per_clock(device, format)?;
         let reach = expected::pipe_efficiency(device, format, variant, true)?;
@@ -143,13 +160,26 @@ fn rates(device: &Device, sms: u32) -> Rates {
         byte: of(Format::Fp8, tensor).or_else(|| of(Format::Int8, tensor)),
         tf32: of(Format::Tf32, tensor).filter(|_| major >= 8),
         single,
-        double: of(Format::Fp64, "simt").unwrap_or(UNKNOWN.double),
+        double: match (major, minor) {
+            (8 | 9, 0) => of(Format::Fp64, tensor),
+            _ => of(Format::Fp64, "simt"),
+        }
+        .unwrap_or(UNKNOWN.double),
         memory,
         cache: memory * 2.5,
         host: expected::host(device).map_or(UNKNOWN.host, |host| host.value * 1e9),
         peer: None,
         clock_mhz,
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a clock in MHz"
+)]
+fn whole(mhz: f64) -> u32 {
+    mhz.round() as u32
 }
 
 fn lock(machine: &Mutex<Machine>) -> MutexGuard<'_, Machine> {
@@ -163,16 +193,18 @@ struct Watched {
     uuid: String,
     index: u32,
     last: Option<Duration>,
+    clock_mhz: f64,
 }
 
 impl Watched {
-    fn new(machine: &Arc<Mutex<Machine>>, target: &Target) -> Self {
+    fn new(machine: &Arc<Mutex<Machine>>, target: &Target, clock_mhz: f64) -> Self {
         let watched = Self {
             events: lock(machine).events(),
             machine: Arc::clone(machine),
             uuid: target.gpu_uuid.clone(),
             index: target.device.index,
             last: None,
+            clock_mhz,
         };
         watched.load(100);
         watched
@@ -216,10 +248,13 @@ impl Watch for Watched {
         }
         self.last = Some(elapsed);
         let readings = self.readings();
-        readings
-            .map(|readings| Sample::of(&readings, elapsed.as_secs_f64()))
-            .into_iter()
-            .collect()
+        let under_load = |readings: &pitcrew_core::gpu::GpuReadings| Sample {
+            clock_sm_mhz: Some(whole(self.clock_mhz)),
+            // The scenario's is that of an idle GPU, whose link sleeps.
+            pcie_generation: readings.pcie_generation_max.value().copied(),
+            ..Sample::of(readings, elapsed.as_secs_f64())
+        };
+        readings.as_ref().map(under_load).into_iter().collect()
     }
 
     fn xids(&mut self, elapsed: Duration) -> Vec<XidEvent> {
@@ -264,11 +299,12 @@ impl Rack for Imaginary {
             });
         }
         let device = self.stand_in(target);
+        let clock_mhz = rates(&target.device, device.facts().sms).clock_mhz;
         Ok(run::run(
             Place {
                 device: &device,
                 pace: &device,
-                watch: &mut Watched::new(&self.machine, target),
+                watch: &mut Watched::new(&self.machine, target, clock_mhz),
                 is_cancelled: ends.is_cancelled,
                 tell: ends.tell,
             },

@@ -47,12 +47,15 @@ struct Prepared {
     _watcher: Option<Watcher>,
 }
 
+/// What became of one target.
+type Proved = Result<Outcomes, SetupError>;
+
 /// What the threads say.
 enum Word {
     /// Of one target.
     Progress(usize, Progress),
     /// One target is done.
-    Done(usize, Result<Outcomes, SetupError>),
+    Done(usize, Box<Proved>),
 }
 
 pub(super) fn run(
@@ -106,10 +109,22 @@ pub(super) fn run(
     if stop.load(Ordering::Relaxed) {
         evidence.run.interrupted = Some("stopped by a signal".to_owned());
     }
-    evidence.run.seconds = begin.elapsed().as_secs_f64();
+    evidence.run.seconds = match evidence.run.scenario {
+        None => begin.elapsed().as_secs_f64(),
+        // The time of stand-ins is imaginary, too.
+        Some(_) => imaginary_seconds(&evidence),
+    };
     let report = proof::judge(evidence, &Thresholds::default());
     super::write(&report, &args.views, output)?;
     Ok(super::exit_status(report.verdict, args.strict))
+}
+
+/// When the last phase ended, by its own time.
+fn imaginary_seconds(evidence: &Evidence) -> f64 {
+    let phases = evidence.devices.iter().flat_map(|device| &device.phases);
+    phases
+        .map(|phase| phase.start_s + phase.seconds)
+        .fold(0.0, f64::max)
 }
 
 /// The first signal ends the proof with what it has; a second one ends the program as it would any other.
@@ -280,7 +295,7 @@ fn start(
             tell: &mut tell,
         };
         let result = rack.work(&target, &options, ends);
-        let _ = words.send(Word::Done(index, result));
+        let _ = words.send(Word::Done(index, Box::new(result)));
     };
     let name = format!("proof-{index}");
     let thread = std::thread::Builder::new().name(name).spawn(work);
@@ -294,7 +309,7 @@ fn listen(
     stop: &AtomicBool,
     board: &mut Board,
     output: &mut Output<'_>,
-) -> Result<Vec<(usize, Result<Outcomes, SetupError>)>, Error> {
+) -> Result<Vec<(usize, Proved)>, Error> {
     let mut results = Vec::new();
     let mut last_word = vec![Instant::now(); board.len()];
     let mut stopped: Option<Instant> = None;
@@ -310,7 +325,7 @@ fn listen(
             Ok(Word::Done(index, result)) => {
                 running.retain(|of| *of != index);
                 board.done(index);
-                results.push((index, result));
+                results.push((index, *result));
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
@@ -339,7 +354,7 @@ fn listen(
 
 fn give_up(
     running: &mut Vec<usize>,
-    results: &mut Vec<(usize, Result<Outcomes, SetupError>)>,
+    results: &mut Vec<(usize, Proved)>,
     is_lost: impl Fn(usize) -> bool,
     code: SetupErrorCode,
     why: &str,
