@@ -12,8 +12,8 @@ pub use args::{
     AgentArgs, AgentCommand, AgentInRootArgs, AgentRunArgs, AgentUninstallArgs, Architecture, CatalogArgs,
     CdiCommand, CdiGenerateArgs, CdiListArgs, CdiNaming, CdiValidateArgs, CheckArgs, Class, Cli, ColorChoice,
     Command, CompletionsArgs, ConfigFallback, ConfigMapName, DeviceDiscovery, DeviceIds, DeviceLists, Format,
-    GlobalArgs, GpusArgs, GpusCommand, LabelSink, MigStrategy, MpsComputeMode, SharedAllocation, Shell, SimArgs, SimHost,
-    TopArgs,
+    GlobalArgs, GpusArgs, GpusCommand, LabelSink, MigStrategy, MpsComputeMode, SharedAllocation, Shell,
+    SimArgs, SimHost, TopArgs,
 };
 pub use exit::ExitStatus;
 pub use prove::{

@@ -139,6 +139,10 @@ fn the_same_programs_make_the_same_image_and_the_list_of_its_parts_names_them() 
 
 #[test]
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story, from the first pod to the last file"
+)]
 fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
     let dir = TempDir::new().unwrap();
     import(&make_image(dir.path(), "image", &given("PITCREW_BIN")));

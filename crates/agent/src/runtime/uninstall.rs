@@ -15,12 +15,12 @@ use pitcrew_core::ports::HostFs;
 use pitcrew_host::Host;
 
 use super::handler::{self, Loaded, Record};
-use crate::plugin::Extras;
 use super::install::{
     Entry, Kind as Written, MANIFEST, Occupant, Step, There, Uses, WRAPPER, WRAPPER_CDI, WRAPPER_SETTINGS,
     Wanted, WrapperSettings,
 };
 use super::tier::HANDLER;
+use crate::plugin::Extras;
 use crate::status::markers;
 
 /// What shall be taken away.
@@ -275,22 +275,28 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
         (kind, std::cmp::Reverse(entry.path.components().count()))
     });
     plan.steps.extend(going.into_iter().filter_map(Step::take_away));
+    plan.steps.extend(list_of_what_stays(there, removal, stays));
+    Ok(plan)
+}
+
+/// The list of what was written, last: without what went, or gone with its directory where nothing is left.
+fn list_of_what_stays(there: &There, removal: &Removal, stays: impl Fn(&Entry) -> bool) -> Vec<Step> {
     let mut left = there.manifest.clone();
     left.retain(|entry| entry.kind != Written::Piece && stays(entry));
     let list = there.home.join(MANIFEST);
     if left.entries().is_empty() {
-        plan.steps.push(Step::remove(there.home.join(handler::RECORD)));
-        plan.steps.push(Step::remove(list));
-        plan.steps.push(Step::RemoveDir {
-            path: there.home.clone(),
-        });
-    } else {
-        if handler::is_written(&there.manifest) {
-            plan.steps.push(removal.record.step(&there.home));
-        }
-        plan.steps.push(Step::write(&list, left.text()));
+        let home = there.home.clone();
+        return vec![
+            Step::remove(home.join(handler::RECORD)),
+            Step::remove(list),
+            Step::RemoveDir { path: home },
+        ];
     }
-    Ok(plan)
+    let record = handler::is_written(&there.manifest).then(|| removal.record.step(&there.home));
+    record
+        .into_iter()
+        .chain([Step::write(&list, left.text())])
+        .collect()
 }
 
 /// Steps that take our pieces out of the files of others. A file that we have made goes.

@@ -91,9 +91,8 @@ fn what_others_change_meanwhile_stays() {
 fn a_file_that_was_written_anew_loses_what_is_ours_and_nothing_else() {
     let edited = with_import(&handler(2, TWO).appended(TWO).unwrap(), 2, PATTERN).unwrap();
     let anew: String = edited
-        .lines()
+        .split_inclusive('\n')
         .filter(|line| !line.trim_start().starts_with('#'))
-        .map(|line| format!("{line}\n"))
         .collect();
     let left = taken_out(&anew);
     assert!(!left.contains("nvidia") && !left.contains(PATTERN), "{left}");
