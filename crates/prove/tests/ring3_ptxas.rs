@@ -280,9 +280,21 @@ fn the_machine_code_is_what_the_pinned_assemblers_make_of_the_ptx() {
             "sm_90a" => "12.0",
             _ => "11.8",
         };
+        // Newer assemblers write their arguments into what they make.
+        let done = Command::new(ptxas(release))
+            .args([
+                "-O3",
+                "-v",
+                &format!("-arch={architecture}"),
+                "in.ptx",
+                "-o",
+                "out.cubin",
+            ])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{name}");
         let to = dir.path().join("out.cubin");
-        let why = refused(&ptxas(release), architecture, "-O3", &source, &to);
-        assert_eq!(why, None, "{name}");
         assert_eq!(
             digest(&fs::read(&to).unwrap()),
             digest(&unpack(name).unwrap()),
