@@ -562,18 +562,19 @@ fn pair(bad: Option<Ailment>) -> Vec<StandIn> {
     devices
 }
 
+/// Each stand-in has a time of its own: that of both together is what counts.
+struct Both<'a>(&'a [StandIn]);
+impl Pace for Both<'_> {
+    fn elapsed(&self) -> Duration {
+        self.0.iter().map(Pace::elapsed).sum()
+    }
+    fn rest(&self, time: Duration) {
+        self.0[0].rest(time);
+    }
+}
+
 fn peers_of(devices: &[StandIn]) -> Vec<PeerPath> {
     let all: Vec<&dyn Device> = devices.iter().map(|device| device as &dyn Device).collect();
-    // Each stand-in has a time of its own: that of both together is what counts.
-    struct Both<'a>(&'a [StandIn]);
-    impl Pace for Both<'_> {
-        fn elapsed(&self) -> Duration {
-            self.0.iter().map(Pace::elapsed).sum()
-        }
-        fn rest(&self, time: Duration) {
-            self.0[0].rest(time);
-        }
-    }
     peers::run(
         &Peers {
             devices: &all,
