@@ -1,63 +1,58 @@
 #!/usr/bin/env python3
 """Makes ptx/, pack.bin and manifest.json of the sources here, with compilers of pinned versions.
 
-    build.py --toolkits DIR [--check]
+    build.py [--only MODULE...] [--check]
 
-DIR holds what `pip install --no-deps --target DIR/NAME PACKAGE==VERSION` made of each line of TOOLKITS; `--fetch` does
-that first. No other part of the CUDA toolkit, no CUDA header and no GPU is needed. `--check` writes nothing and fails
-where what is committed differs from what is made.
+The compilers come from PyPI as `tools/*.txt` pins them, into the cache directory. No other part of the CUDA toolkit, no
+CUDA header and no GPU is needed. `--check` writes nothing and fails where what is committed differs from what is made.
 """
 
 import argparse
 import ctypes
 import hashlib
 import json
+import os
 import pathlib
 import re
 import struct
 import subprocess
 import sys
+import tempfile
 import zlib
 
 HERE = pathlib.Path(__file__).resolve().parent
 
-# The oldest compiler that knows an architecture: what it makes is taken by the oldest drivers.
-TOOLKITS = {
-    "rtc-11.8.89": "nvidia-cuda-nvrtc-cu11==11.8.89",
-    "rtc-12.0.140": "nvidia-cuda-nvrtc-cu12==12.0.140",
-    "as-11.8.89": "nvidia-cuda-nvcc-cu11==11.8.89",
-    "as-12.0.140": "nvidia-cuda-nvcc-cu12==12.0.140",
-    "as-12.9.86": "nvidia-cuda-nvcc-cu12==12.9.86",
-}
+TOOLS = HERE.parents[2] / "tools"
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "pitcrew" / "tools"
 
 # Source: PTX target, lowest PTX version that has all its instructions, front end, and assembler of each cubin.
 MODULES = {
-    "memory": ("sm_50", "5.0", "11.8.89"),
-    "simt": ("sm_50", "5.0", "11.8.89"),
-    "simt_half": ("sm_50", "5.0", "11.8.89"),
-    "dp4a": ("sm_61", "5.0", "11.8.89"),
-    "m8n8k4": ("sm_70", "6.4", "11.8.89"),
-    "m16n8k8": ("sm_75", "6.5", "11.8.89"),
-    "m16n8k16": ("sm_80", "7.0", "11.8.89"),
-    "fp8": ("sm_89", "8.4", "11.8.89"),
-    "fp64": ("sm_80", "7.0", "11.8.89"),
-    "fp64_hopper": ("sm_90", "7.8", "11.8.89"),
-    "wgmma": ("sm_90a", "8.0", "12.0.140"),
+    "memory": ("sm_50", "5.0", "11.8"),
+    "simt": ("sm_50", "5.0", "11.8"),
+    "simt_half": ("sm_50", "5.0", "11.8"),
+    "dp4a": ("sm_61", "5.0", "11.8"),
+    "m8n8k4": ("sm_70", "6.4", "11.8"),
+    "m16n8k8": ("sm_75", "6.5", "11.8"),
+    "m16n8k16": ("sm_80", "7.0", "11.8"),
+    "fp8": ("sm_89", "8.4", "11.8"),
+    "fp64": ("sm_80", "7.0", "11.8"),
+    "fp64_hopper": ("sm_90", "7.8", "11.8"),
+    "wgmma": ("sm_90a", "8.0", "12.0"),
 }
 
-# Architecture of a cubin: the assembler that makes it.
+# Architecture of a cubin: the oldest assembler that knows it, whose code is taken by the oldest drivers.
 ASSEMBLERS = {
-    "sm_50": "11.8.89",
-    "sm_60": "11.8.89",
-    "sm_61": "11.8.89",
-    "sm_70": "11.8.89",
-    "sm_75": "11.8.89",
-    "sm_80": "11.8.89",
-    "sm_89": "12.9.86",
-    "sm_90": "11.8.89",
-    "sm_90a": "12.0.140",
-    "sm_100": "12.9.86",
-    "sm_120": "12.9.86",
+    "sm_50": "11.8",
+    "sm_60": "11.8",
+    "sm_61": "11.8",
+    "sm_70": "11.8",
+    "sm_75": "11.8",
+    "sm_80": "11.8",
+    "sm_89": "12.9",
+    "sm_90": "11.8",
+    "sm_90a": "12.0",
+    "sm_100": "12.9",
+    "sm_120": "12.9",
 }
 
 # Which of them each module gets. A cubin runs on its architecture and on later ones of the same major version.
@@ -102,11 +97,29 @@ def wgmma_instructions():
     return text
 
 
-def front_end(toolkits, version):
+def tool(name):
+    """The directory of a pinned tool, fetched once."""
+    requirements = TOOLS / f"{name}.txt"
+    stamp = CACHE / name / "requirements.txt"
+    if not stamp.exists() or stamp.read_text() != requirements.read_text():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "--no-compile", "--upgrade"]
+        subprocess.run([*pip, "--target", CACHE / name, "-r", requirements], check=True)
+        for program in (CACHE / name).glob("nvidia/*/bin/*"):
+            program.chmod(0o755)
+        stamp.write_text(requirements.read_text())
+    return CACHE / name
+
+
+def pinned(name):
+    """What a tool's file pins: package and version."""
+    lines = (TOOLS / f"{name}.txt").read_text().splitlines()
+    return next(line.split()[0] for line in lines if line and not line.startswith("#"))
+
+
+def front_end(version):
     """NVRTC of a version."""
-    major = version.split(".")[0]
-    found = list((toolkits / f"rtc-{version}" / "nvidia" / "cuda_nvrtc" / "lib").glob(f"libnvrtc.so.{major}*"))
-    return ctypes.CDLL(str(found[0]))
+    found = (tool(f"nvrtc-{version}") / "nvidia" / "cuda_nvrtc" / "lib").glob("libnvrtc.so.*")
+    return ctypes.CDLL(str(next(found)))
 
 
 def compile_to_ptx(rtc, name, text, headers, target):
@@ -142,14 +155,12 @@ def lowered(ptx, version):
     return "\n".join(line for line in lines if line and not line.lstrip().startswith("//")) + "\n"
 
 
-def assemble(toolkits, version, architecture, work, source, to):
+def assemble(version, architecture, work, source, to):
     """A cubin of a PTX file; returns what ptxas tells of registers and spills."""
-    root = toolkits / f"as-{version}" / "nvidia"
-    ptxas = next(path for path in root.glob("*/bin/ptxas"))
-    ptxas.chmod(0o755)
+    ptxas = next(tool(f"ptxas-{version}").glob("nvidia/*/bin/ptxas"))
     # Newer assemblers write their arguments into the cubin: always the same ones.
     done = subprocess.run(
-        [ptxas.resolve(), "-O3", "-v", f"-arch={architecture}", source, "-o", to],
+        [ptxas, "-O3", "-v", f"-arch={architecture}", source, "-o", to],
         capture_output=True,
         text=True,
         check=False,
@@ -171,92 +182,89 @@ def packed(files):
     return index + body
 
 
+def unpacked(pack):
+    """The files of what `packed` made."""
+    (count,) = struct.unpack_from("<I", pack)
+    at, heads = 4, []
+    for _ in range(count):
+        (length,) = struct.unpack_from("<H", pack, at)
+        name = pack[at + 2 : at + 2 + length].decode()
+        deflated, _ = struct.unpack_from("<II", pack, at + 2 + length)
+        heads.append((name, deflated))
+        at += 10 + length
+    files = {}
+    for name, deflated in heads:
+        files[name] = zlib.decompress(pack[at : at + deflated])
+        at += deflated
+    return files
+
+
 def digest(data):
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
+def module(name, headers, work):
+    """PTX and cubins of one module, and what the manifest says of it."""
+    target, version, release = MODULES[name]
+    if name == "wgmma":
+        headers = {**headers, "wgmma_instructions.cuh": wgmma_instructions()}
+    ptx = compile_to_ptx(front_end(release), name, (HERE / f"{name}.cu").read_text(), headers, target)
+    ptx = lowered(ptx, version)
+    made = {f"ptx/{name}.ptx": ptx.encode()}
+    (work / "in.ptx").write_text(ptx)
+    for architecture in CUBINS[name]:
+        told = assemble(ASSEMBLERS[architecture], architecture, work, "in.ptx", "out.cubin")
+        cubin = (work / "out.cubin").read_bytes()
+        made[f"cubin/{name}.{architecture}.cubin"] = cubin
+        spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill stores", told))
+        registers = " ".join(re.findall(r"Used (\d+) registers", told))
+        print(f"{name}.{architecture}: {len(cubin)} bytes, registers {registers}, spilled {spills}")
+        for line in told.splitlines():
+            if "Performance" in line:
+                print(line)
+    entries = re.findall(r"^\.visible \.entry (\w+)", ptx, flags=re.M)
+    return made, {"target": target, "ptx": version, "nvrtc": pinned(f"nvrtc-{release}"), "entries": entries}
+
+
 def main():
     """Builds, or checks."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--toolkits", type=pathlib.Path, required=True)
-    arguments.add_argument("--fetch", action="store_true")
     arguments.add_argument("--check", action="store_true")
-    arguments.add_argument("--only", nargs="*")
-    arguments.add_argument("--verbose", action="store_true")
+    arguments.add_argument("--only", nargs="*", default=list(MODULES), choices=list(MODULES))
     options = arguments.parse_args()
-    if options.fetch:
-        for name, package in TOOLKITS.items():
-            if not (options.toolkits / name).exists():
-                pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target"]
-                subprocess.run([*pip, str(options.toolkits / name), package], check=True)
+    manifest_path, pack_path = HERE / "manifest.json", HERE / "pack.bin"
+    before = json.loads(manifest_path.read_text()) if manifest_path.exists() else {"files": {}, "modules": {}}
     headers = {path.name: path.read_text() for path in sorted(HERE.glob("*.cuh"))}
-    manifest_path = HERE / "manifest.json"
-    before = json.loads(manifest_path.read_text()) if manifest_path.exists() else {"files": {}}
-    made = {}
-    entries = {}
-    ends = []
-    for name, (target, version, rtc) in MODULES.items():
-        source = HERE / f"{name}.cu"
-        if options.only and name not in options.only:
-            continue
-        text = source.read_text()
-        headers_here = dict(headers)
-        if name == "wgmma":
-            headers_here["wgmma_instructions.cuh"] = wgmma_instructions()
-        ptx = lowered(compile_to_ptx(front_end(options.toolkits, rtc), name, text, headers_here, target), version)
-        made[f"ptx/{name}.ptx"] = ptx.encode()
-        entries[name] = {
-            "target": target,
-            "ptx": version,
-            "nvrtc": rtc,
-            "entries": re.findall(r"^\.visible \.entry (\w+)", ptx, flags=re.M),
-        }
-        (HERE / "ptx").mkdir(exist_ok=True)
-        work = options.toolkits / "work"
-        work.mkdir(exist_ok=True)
-        (work / "in.ptx").write_text(ptx)
-        for architecture in CUBINS[name]:
-            told = assemble(options.toolkits, ASSEMBLERS[architecture], architecture, work, "in.ptx", "out.cubin")
-            cubin = (work / "out.cubin").read_bytes()
-            made[f"cubin/{name}.{architecture}.cubin"] = cubin
-            spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill stores", told))
-            registers = re.findall(r"Used (\d+) registers", told)
-            ends.append(f"{name}.{architecture}: {len(cubin)} bytes, registers {' '.join(registers)}, spilled {spills}")
-            if options.verbose:
-                print(told, file=sys.stderr)
-    print("\n".join(ends))
-    cubins = options.toolkits / "cubin"
-    cubins.mkdir(exist_ok=True)
-    for key, value in made.items():
-        if key.startswith("cubin/"):
-            (options.toolkits / key).write_bytes(value)
-        elif not options.check:
-            (HERE / key).write_bytes(value)
-    if options.only:
-        # The others as they were made last.
-        for name in MODULES:
-            if name in options.only or name not in before.get("modules", {}):
-                continue
-            entries[name] = before["modules"][name]
-            made[f"ptx/{name}.ptx"] = (HERE / "ptx" / f"{name}.ptx").read_bytes()
-            for architecture in CUBINS[name]:
-                key = f"cubin/{name}.{architecture}.cubin"
-                made[key] = (options.toolkits / key).read_bytes()
+    made, modules = {}, {}
+    with tempfile.TemporaryDirectory() as work:
+        for name in options.only:
+            files, modules[name] = module(name, headers, pathlib.Path(work))
+            made.update(files)
+    # The others as they were made last.
+    for key, data in (unpacked(pack_path.read_bytes()) if len(modules) < len(MODULES) else {}).items():
+        name = key.split("/")[1].split(".")[0]
+        if name in MODULES and name not in modules:
+            made[key] = data
+    for name in MODULES:
+        modules.setdefault(name, before["modules"].get(name))
     made = dict(sorted(made.items()))
     pack = packed(made)
     print(f"pack.bin: {len(pack)} bytes of {sum(len(data) for data in made.values())}")
-    made["pack.bin"] = pack
-    for path in sorted([*HERE.glob("*.cu"), *HERE.glob("*.cuh"), HERE / "build.py"]):
-        made[path.name] = path.read_bytes()
-    files = {key: digest(value) for key, value in sorted(made.items())}
-    manifest = {"toolkits": TOOLKITS, "modules": dict(sorted(entries.items())), "files": files}
+    sources = {path.name: path.read_bytes() for path in [*HERE.glob("*.cu"), *HERE.glob("*.cuh"), HERE / "build.py"]}
+    files = {key: digest(data) for key, data in sorted({**made, **sources, "pack.bin": pack}.items())}
+    assemblers = {name: pinned(f"ptxas-{version}") for name, version in ASSEMBLERS.items()}
+    manifest = {"assemblers": assemblers, "modules": dict(sorted(modules.items())), "files": files}
     if options.check:
         if manifest != before:
-            differ = [key for key in files if before["files"].get(key) != files[key]]
-            sys.exit(f"differs from what is committed: {differ or 'the manifest'}")
+            differ = [key for key in {*files, *before["files"]} if before["files"].get(key) != files.get(key)]
+            sys.exit(f"differs from what is committed: {sorted(differ) or 'the manifest'}")
         return
-    (HERE / "pack.bin").write_bytes(pack)
+    (HERE / "ptx").mkdir(exist_ok=True)
+    for key, data in made.items():
+        if key.startswith("ptx/"):
+            (HERE / key).write_bytes(data)
+    pack_path.write_bytes(pack)
     manifest_path.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
