@@ -102,7 +102,7 @@ fn named(files: &[PathBuf]) -> Result<Vec<Entry>> {
 }
 
 /// Writes a tar.xz and returns its size in bytes. What is in it is code of one processor, and the same libraries in
-/// several programs: calls by absolute address, and a window over all of it, make it a tenth smaller.
+/// several programs: hence calls by absolute address, and a window over all of it.
 fn compress(entries: &[Entry], out: &Path) -> Result<u64> {
     let file = File::create(out).with_context(|| format!("could not write {}", out.display()))?;
     let mut xz = Command::new("xz")
