@@ -117,23 +117,27 @@ fn config(node: &Node, generation: Generation) -> Effective {
 }
 
 /// Configurations of both generations, as people have them.
-fn nodes() -> Vec<(Generation, Node)> {
+fn cases() -> Vec<(Generation, &'static str, Option<&'static str>)> {
     use Generation::{One, Two};
     let importing = "imports = [\"/etc/containerd/conf.d/*.toml\"]\nversion = 3\n";
     vec![
-        (One, node("1.7.24", Some(TWO))),
-        (Two, node("2.1.4", Some(THREE))),
-        (Two, node("2.1.4", Some(TWO))),
-        (Two, node("2.2.0", Some(importing))),
+        (One, "1.7.24", Some(TWO)),
+        (Two, "2.1.4", Some(THREE)),
+        (Two, "2.1.4", Some(TWO)),
+        (Two, "2.2.0", Some(importing)),
         (
             Two,
-            node(
-                "2.2.0",
-                Some("version = 3\nimports = [\n  '/etc/containerd/other.toml', # ours\n]\n"),
-            ),
+            "2.2.0",
+            Some("version = 3\nimports = [\n  '/etc/containerd/other.toml', # ours\n]\n"),
         ),
-        (Two, node("2.2.0", None)),
+        (Two, "2.2.0", None),
     ]
+}
+
+fn nodes() -> impl Iterator<Item = (Generation, Node)> {
+    cases()
+        .into_iter()
+        .map(|(generation, version, config)| (generation, node(version, config)))
 }
 
 #[test]
@@ -209,10 +213,10 @@ fn what_people_changed_since_stays() {
 
 #[test]
 fn killed_between_any_two_steps_containerd_starts_and_the_next_run_goes_on() {
-    for index in 0..nodes().len() {
-        let steps = all_steps(&nodes()[index].1).len();
+    for (index, (generation, version, config)) in cases().into_iter().enumerate() {
+        let steps = all_steps(&node(version, config)).len();
         for stop in 0..=steps {
-            let (generation, node) = nodes().remove(index);
+            let node = node(version, config);
             let before = node.everything();
             for step in all_steps(&node).iter().take(stop) {
                 node.executor().step(step).unwrap();
