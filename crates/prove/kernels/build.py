@@ -55,9 +55,6 @@ ASSEMBLERS = {
     "sm_120": "12.9",
 }
 
-# What a newer assembler makes so much better (measured) that drivers before CUDA 12 are left to compile the PTX.
-NEWER = {("m16n8k16", "sm_90"): "12.9"}
-
 # Which of them each module gets. A cubin runs on its architecture and on later ones of the same major version.
 CUBINS = {
     "memory": ["sm_50", "sm_60", "sm_70", "sm_80", "sm_90", "sm_100", "sm_120"],
@@ -207,11 +204,6 @@ def digest(data):
     return hashlib.sha256(data).hexdigest()
 
 
-def assembler(name, architecture):
-    """The release that makes a cubin."""
-    return NEWER.get((name, architecture), ASSEMBLERS[architecture])
-
-
 def module(name, headers, work):
     """PTX and cubins of one module, and what the manifest says of it."""
     target, version, release = MODULES[name]
@@ -222,7 +214,7 @@ def module(name, headers, work):
     made = {f"ptx/{name}.ptx": ptx.encode()}
     (work / "in.ptx").write_text(ptx)
     for architecture in CUBINS[name]:
-        told = assemble(assembler(name, architecture), architecture, work, "in.ptx", "out.cubin")
+        told = assemble(ASSEMBLERS[architecture], architecture, work, "in.ptx", "out.cubin")
         cubin = (work / "out.cubin").read_bytes()
         made[f"cubin/{name}.{architecture}.cubin"] = cubin
         spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill stores", told))
@@ -262,7 +254,7 @@ def main():
     sources = {path.name: path.read_bytes() for path in [*HERE.glob("*.cu"), *HERE.glob("*.cuh"), HERE / "build.py"]}
     files = {key: digest(data) for key, data in sorted({**made, **sources, "pack.bin": pack}.items())}
     assemblers = {
-        f"cubin/{name}.{architecture}.cubin": assembler(name, architecture)
+        f"cubin/{name}.{architecture}.cubin": ASSEMBLERS[architecture]
         for name, architectures in sorted(CUBINS.items())
         for architecture in architectures
     }
