@@ -253,7 +253,11 @@ def main():
     print(f"pack.bin: {len(pack)} bytes of {sum(len(data) for data in made.values())}")
     sources = {path.name: path.read_bytes() for path in [*HERE.glob("*.cu"), *HERE.glob("*.cuh"), HERE / "build.py"]}
     files = {key: digest(data) for key, data in sorted({**made, **sources, "pack.bin": pack}.items())}
-    assemblers = {name: pinned(f"ptxas-{version}") for name, version in ASSEMBLERS.items()}
+    assemblers = {
+        f"cubin/{name}.{architecture}.cubin": ASSEMBLERS[architecture]
+        for name, architectures in sorted(CUBINS.items())
+        for architecture in architectures
+    }
     manifest = {"assemblers": assemblers, "modules": dict(sorted(modules.items())), "files": files}
     if options.check:
         if manifest != before:

@@ -2,6 +2,7 @@
 #define LDMATRIX
 #define CP_ASYNC
 #define MMA_FP8
+#define ROW_BYTES 128
 #include "mma.cuh"
 
 MMA(fp8, FP8, Wide<FP8>)

@@ -2,6 +2,7 @@
 #define LDMATRIX
 #define CP_ASYNC
 #define MMA_K16
+#define ROW_BYTES 128
 #include "mma.cuh"
 
 MMA(bf16, BF16, Wide<BF16>)

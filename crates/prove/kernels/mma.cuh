@@ -1,12 +1,12 @@
 // GEMM and loop by `mma.sync`, for every tensor core from Volta on.
 //
-// Eight warps make a tile, two above each other by four side by side (four by two for f64). Operands are fetched in pieces of 64 bytes along K
-// into a ring in shared memory; a row of 64 bytes is four chunks of 16, whose places are swapped so that reads of eight
-// rows meet no conflict. A step is 32 bytes along K: one m16n8k16 of 16-bit operands, or what an older or other
+// Eight warps make a tile, two above each other by four side by side (four by two for f64). Operands are fetched in pieces of
+// ROW_BYTES along K (64 or 128) into a ring in shared memory; a row is chunks of 16 bytes, whose places are swapped so that
+// reads of eight rows meet no conflict. A step is 32 bytes along K: one m16n8k16 of 16-bit operands, or what an older or other
 // instruction makes of it.
 #include "common.cuh"
 
-#define ROW_BYTES 64
+#define CHUNKS (ROW_BYTES / 16)
 #define MMA_THREADS 256
 
 DEVICE u32 shared_address(const void *pointer) {
@@ -15,7 +15,11 @@ DEVICE u32 shared_address(const void *pointer) {
     return address;
 }
 
-DEVICE u32 swizzled(u32 row, u32 chunk) { return row * ROW_BYTES + ((chunk ^ (row >> 1 & 3)) << 4); }
+// What the chunks of a row are swapped by. Two rows of 64 bytes lie side by side in the banks; of 128 bytes those of f64
+// do, half of each at a time.
+DEVICE u32 swap_of(u32 row) { return (row >> 1 & 3) | (ROW_BYTES == 128 ? (row & 1) << 2 : 0); }
+
+DEVICE u32 swizzled(u32 row, u32 chunk) { return row * ROW_BYTES + ((chunk ^ swap_of(row)) << 4); }
 
 DEVICE void load_matrices(u32 address, u32 *to) {
 #ifdef LDMATRIX
@@ -117,7 +121,7 @@ template <> struct Multiply<INT8> {
 // 64 x 64 sums of a warp by instructions of 16 x 8: lane l has rows l / 4 and 8 more, columns 2 * (l % 4) and 1 more.
 template <int FORMAT> struct Wide {
     typedef typename Traits<FORMAT>::Sum Sum;
-    enum { tile_rows = 128, tile_columns = 256, registers = 128, rows = 8, columns = 16, steps = 2 };
+    enum { tile_rows = 128, tile_columns = 256, registers = 128, rows = 8, columns = 16, steps = ROW_BYTES / 32 };
     struct Held {
         u32 a[4][4], b[4][4];
     };
@@ -132,8 +136,8 @@ template <int FORMAT> struct Wide {
         u32 b_row = warp / 2 * 64 + lane % 8 + lane / 16 * 8;
         a_at = a_row * ROW_BYTES;
         b_at = b_row * ROW_BYTES;
-        a_swap = (lane / 16) ^ (a_row >> 1 & 3);
-        b_swap = (lane / 8 % 2) ^ (b_row >> 1 & 3);
+        a_swap = (lane / 16) ^ swap_of(a_row);
+        b_swap = (lane / 8 % 2) ^ swap_of(b_row);
     }
     DEVICE_MEMBER u32 row(u32 i) const { return row0 + i * 8; }
     DEVICE_MEMBER u32 column(u32 j) const { return column0 + j / 2 * 8 + j % 2; }
@@ -164,35 +168,40 @@ template <int FORMAT> struct Wide {
 
 #ifdef MMA_DOUBLE
 // 32 x 64 sums of a warp by instructions of f64. Which operands along K make one instruction is free, as long as A and B
-// agree: each lane takes a chunk of two, so that a row's four lanes take all 64 bytes, and the two make one m16n8k8
+// agree: each lane takes a chunk of two, so that a row's four lanes take 64 bytes, and the two make one m16n8k8
 // (Hopper) or two m8n8k4.
 struct Double {
     typedef double Sum;
-    enum { tile_rows = 128, tile_columns = 128, registers = 64, rows = 4, columns = 16, steps = 1 };
+    enum { tile_rows = 128, tile_columns = 128, registers = 64, rows = 4, columns = 16, steps = ROW_BYTES / 64 };
     struct Held {
         double a[4][2], b[8][2];
     };
-    u32 row0, column0, a_at, b_at;
+    u32 row0, column0, a_at, b_at, a_swap, b_swap;
 
     DEVICE_MEMBER Double() {
         u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
         row0 = warp % 4 * 32 + lane / 4;
         column0 = warp / 4 * 64 + lane % 4 * 2;
-        a_at = swizzled(row0, lane % 4);
-        b_at = swizzled(warp / 4 * 64 + lane / 4, lane % 4);
+        u32 b_row = warp / 4 * 64 + lane / 4;
+        a_at = row0 * ROW_BYTES;
+        b_at = b_row * ROW_BYTES;
+        a_swap = lane % 4 ^ swap_of(row0);
+        b_swap = lane % 4 ^ swap_of(b_row);
     }
     DEVICE_MEMBER u32 row(u32 i) const { return row0 + i * 8; }
     DEVICE_MEMBER u32 column(u32 j) const { return column0 + j / 2 * 8 + j % 2; }
     static DEVICE_MEMBER u32 index(u32 i, u32 j) { return (i * 8 + j / 2) * 2 + j % 2; }
 
-    DEVICE_MEMBER void load(u32 a_base, u32 b_base, u32, Held &held) const {
+    DEVICE_MEMBER void load(u32 a_base, u32 b_base, u32 step, Held &held) const {
+        u32 a_from = a_base + a_at + ((a_swap ^ (4 * step)) << 4);
+        u32 b_from = b_base + b_at + ((b_swap ^ (4 * step)) << 4);
 #pragma unroll
         for (u32 i = 0; i < 4; ++i) {
-            load_doubles(a_base + a_at + i * 8 * ROW_BYTES, held.a[i]);
+            load_doubles(a_from + i * 8 * ROW_BYTES, held.a[i]);
         }
 #pragma unroll
         for (u32 j = 0; j < 8; ++j) {
-            load_doubles(b_base + b_at + j * 8 * ROW_BYTES, held.b[j]);
+            load_doubles(b_from + j * 8 * ROW_BYTES, held.b[j]);
         }
     }
     static DEVICE_MEMBER void load_doubles(u32 from, double *to) {
@@ -237,7 +246,7 @@ struct Double {
 // read eight neighbouring rows.
 struct QuadPairs {
     typedef float Sum;
-    enum { tile_rows = 128, tile_columns = 256, registers = 128, rows = 8, columns = 16, steps = 4 };
+    enum { tile_rows = 128, tile_columns = 256, registers = 128, rows = 8, columns = 16, steps = ROW_BYTES / 16 };
     struct Held {
         uint4 a[4], b[4];
     };
@@ -250,8 +259,8 @@ struct QuadPairs {
         u32 b_row = warp / 2 * 64 + lane % 4 + pair / 2 * 4 + upper * 8;
         a_at = a_row * ROW_BYTES;
         b_at = b_row * ROW_BYTES;
-        a_swap = a_row >> 1 & 3;
-        b_swap = b_row >> 1 & 3;
+        a_swap = swap_of(a_row);
+        b_swap = swap_of(b_row);
         row0 = warp % 2 * 64 + lane % 2 + pair % 2 * 4 + upper * 8;
         column0 = warp / 2 * 64 + (lane & 2) + pair / 2 * 4;
     }
@@ -292,14 +301,14 @@ extern __shared__ __align__(128) u8 ring[];
 
 // Fetches of one stage: this thread's chunks, so many rows apart.
 template <class Layout> struct Fetch {
-    enum { apart = MMA_THREADS / 4, chunks = (Layout::tile_rows + Layout::tile_columns) / apart };
+    enum { apart = MMA_THREADS / CHUNKS, chunks = (Layout::tile_rows + Layout::tile_columns) / apart };
     const u8 *a;
     const u8 *b;
     u64 pitch;
     u32 at;
 
     DEVICE_MEMBER Fetch(const u8 *a_tile, const u8 *b_tile, u64 row_bytes) {
-        u32 row = threadIdx.x / 4, chunk = threadIdx.x % 4;
+        u32 row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
         pitch = row_bytes;
         a = a_tile + row * pitch + chunk * 16;
         b = b_tile + row * pitch + chunk * 16;
@@ -335,8 +344,10 @@ template <class Layout> struct Fetch {
 DEVICE void wait_for_stage(u32 stages) {
     if (stages == 4) {
         asm volatile("cp.async.wait_group 2;" : : : "memory");
-    } else {
+    } else if (stages == 3) {
         asm volatile("cp.async.wait_group 1;" : : : "memory");
+    } else {
+        asm volatile("cp.async.wait_group 0;" : : : "memory");
     }
     __syncthreads();
 }
@@ -377,28 +388,23 @@ template <int FORMAT, class Layout> DEVICE void mma_gemm(const Gemm &gemm) {
         }
         wait_for_stage(gemm.stages);
         layout.load(read, read + a_bytes, 0, held[0]);
-        for (u32 fetch = 0; fetch < fetches; fetch += 3 - Layout::steps) {
+        for (u32 fetch = 0; fetch < fetches; ++fetch) {
 #pragma unroll
-            for (u32 step = 0; step < 2; ++step) {
-                // The slot that is written was read to its end before the last wait.
-                bool last_of_stage = Layout::steps == 1 || step == 1;
-                bool first_of_stage = Layout::steps == 1 || step == 0;
-                u32 now = fetch + (Layout::steps == 1 ? step : 0);
-                if (Layout::steps == 1 && now >= fetches) {
-                    break;
-                }
-                if (first_of_stage) {
-                    chunks.begin(write, now + gemm.stages - 1 < fetches);
+            for (u32 step = 0; step < Layout::steps; ++step) {
+                bool last = step + 1 == Layout::steps;
+                if (step == 0) {
+                    // The slot that is written was read to its end before the last wait.
+                    chunks.begin(write, fetch + gemm.stages - 1 < fetches);
                     write += stage_bytes;
                     write = write == ring_end ? base : write;
                 }
-                if (last_of_stage) {
+                if (last) {
                     read += stage_bytes;
                     read = read == ring_end ? base : read;
                     wait_for_stage(gemm.stages);
                 }
-                layout.load(read, read + a_bytes, last_of_stage ? 0 : 1, held[(step + 1) % 2]);
-                layout.multiply(held[step], sums);
+                layout.load(read, read + a_bytes, last ? 0 : step + 1, held[(step + 1) % 2]);
+                layout.multiply(held[step % 2], sums);
             }
         }
         __syncthreads();
@@ -448,8 +454,8 @@ template <int FORMAT, class Layout> DEVICE void mma_gemm(const Gemm &gemm) {
     }
 }
 
-// Two pieces of 64 bytes along K stay in shared memory.
-#define LOOP_PIECES 2
+// 128 bytes along K stay in shared memory.
+#define LOOP_PIECES (128 / ROW_BYTES)
 
 template <int FORMAT, class Layout> DEVICE void mma_loop(const Loop &loop) {
     typedef typename Layout::Sum Sum;
@@ -461,8 +467,8 @@ template <int FORMAT, class Layout> DEVICE void mma_loop(const Loop &loop) {
     Layout layout;
     u32 base = shared_address(ring);
     u32 warp = threadIdx.x / 32;
-    for (u32 at = threadIdx.x; at < LOOP_PIECES * rows * 4; at += MMA_THREADS) {
-        u32 chunk = at % 4, row = at / 4 % rows, piece = at / 4 / rows;
+    for (u32 at = threadIdx.x; at < LOOP_PIECES * rows * CHUNKS; at += MMA_THREADS) {
+        u32 chunk = at % CHUNKS, row = at / CHUNKS % rows, piece = at / CHUNKS / rows;
         bool of_b = row >= Layout::tile_rows;
         u32 key = row_key(of_b ? loop.seed_b : loop.seed_a, of_b ? row - Layout::tile_rows : row);
         u32 first = (piece * ROW_BYTES + chunk * 16) / Traits<FORMAT>::bytes;

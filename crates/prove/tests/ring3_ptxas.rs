@@ -252,6 +252,11 @@ fn no_ptx_could_be_of_a_lower_version() {
     }
 }
 
+fn manifest() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/manifest.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
 fn digest(data: &[u8]) -> String {
     Sha256::digest(data).iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -263,6 +268,7 @@ fn digest(data: &[u8]) -> String {
 #[ignore = "fetches 200 MB of assemblers: cargo xtask test --ring 3"]
 fn the_machine_code_is_what_the_pinned_assemblers_make_of_the_ptx() {
     let dir = tempfile::tempdir().unwrap();
+    let manifest = manifest();
     let mut count = 0;
     for name in names().unwrap() {
         let Some(of) = name
@@ -274,12 +280,7 @@ fn the_machine_code_is_what_the_pinned_assemblers_make_of_the_ptx() {
         let (module, architecture) = of.split_once('.').unwrap();
         let source = dir.path().join("in.ptx");
         fs::write(&source, unpack(&format!("ptx/{module}.ptx")).unwrap()).unwrap();
-        // As `ASSEMBLERS` of `kernels/build.py`.
-        let release = match architecture {
-            "sm_89" | "sm_100" | "sm_120" => "12.9",
-            "sm_90a" => "12.0",
-            _ => "11.8",
-        };
+        let release = manifest["assemblers"][name].as_str().unwrap();
         // Newer assemblers write their arguments into what they make.
         let done = Command::new(ptxas(release))
             .args([
@@ -308,7 +309,7 @@ fn the_machine_code_is_what_the_pinned_assemblers_make_of_the_ptx() {
 #[test]
 fn sources_ptx_and_pack_are_those_of_the_manifest() {
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    let manifest: Value = serde_json::from_slice(&fs::read(kernels.join("manifest.json")).unwrap()).unwrap();
+    let manifest = manifest();
     let files: BTreeMap<&str, &str> = manifest["files"]
         .as_object()
         .unwrap()

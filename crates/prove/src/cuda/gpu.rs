@@ -267,7 +267,7 @@ impl Gpu {
         if variant == Variant::Wgmma && self.library.functions.tensor_map.is_none() {
             return Err("the driver has no `cuTensorMapEncodeTiled`: it is older than CUDA 12".to_owned());
         }
-        let needed = (shape.stage_bytes * shape.stages.min(3)).max(shape.loop_bytes);
+        let needed = (shape.stage_bytes * shape.stages.min(2)).max(shape.loop_bytes);
         if needed > self.shared[1].max(48 << 10) {
             return Err(format!(
                 "needs {needed} bytes of shared memory, a block has {}",

@@ -27,18 +27,18 @@ pub struct Shape {
 pub fn shape(variant: Variant, format: Format) -> Shape {
     match variant {
         Variant::Simt => simt(format),
-        Variant::M8n8k4 => mma(format, quad_pairs, 2),
-        Variant::M16n8k8 => mma(format, wide, 2),
+        Variant::M8n8k4 => mma(format, quad_pairs, 64, 2),
+        Variant::M16n8k8 => mma(format, wide, 64, 2),
         Variant::M16n8k16 | Variant::Fp8Mma if format == Format::Fp64 => {
-            let mut shape = mma(format, double, 4);
+            let mut shape = mma(format, double, 128, 4);
             shape.tile_columns = 128;
-            shape.stage_bytes = (128 + 128) * 64;
-            shape.loop_bytes = 2 * shape.stage_bytes;
+            shape.stage_bytes = (128 + 128) * 128;
+            shape.loop_bytes = shape.stage_bytes;
             shape.loop_shape.columns = 128;
             shape.loop_shape.registers = 64;
             shape
         }
-        Variant::M16n8k16 | Variant::Fp8Mma | Variant::Tcgen05 => mma(format, wide, 4),
+        Variant::M16n8k16 | Variant::Fp8Mma | Variant::Tcgen05 => mma(format, wide, 128, 4),
         Variant::Wgmma => wgmma(format),
     }
 }
@@ -78,17 +78,17 @@ fn simt(format: Format) -> Shape {
     }
 }
 
-fn mma(format: Format, place: Placement, stages: u32) -> Shape {
+fn mma(format: Format, place: Placement, row_bytes: u32, stages: u32) -> Shape {
     let mut loop_shape = loop_of(format, 128, 256, 128);
     loop_shape.place = place;
     Shape {
         tile_rows: 128,
         tile_columns: 256,
-        k_step: operands_in(format, 64),
+        k_step: operands_in(format, row_bytes),
         threads: 256,
-        stage_bytes: (128 + 256) * 64,
+        stage_bytes: (128 + 256) * row_bytes,
         stages,
-        loop_bytes: 2 * (128 + 256) * 64,
+        loop_bytes: (128 + 256) * 128,
         loop_shape,
     }
 }
