@@ -155,6 +155,7 @@ fn the_columns_tell_the_story_of_a_node_at_one_glance() {
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
 fn the_roles_allow_what_is_needed_and_no_more() {
     let _deployed = Deployed::new();
+    let _kind = policies::NodeFeatures::new();
     let can = |account: &str, words: &str| {
         let user = format!("--as=system:serviceaccount:pitcrew:{account}");
         let words: Vec<&str> = words.split(' ').collect();
@@ -195,7 +196,6 @@ fn the_roles_allow_what_is_needed_and_no_more() {
         ("pitcrew-agent", false, "get secrets -n pitcrew"),
         ("pitcrew-agent", false, "get configmaps -n kube-system"),
         ("pitcrew-agent", false, "update configmaps -n pitcrew"),
-        // Roles name a kind also where Node Feature Discovery isn't there.
         (
             "pitcrew-agent",
             true,

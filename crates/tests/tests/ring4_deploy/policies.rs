@@ -368,7 +368,27 @@ fn a_nodes_token_writes_no_other_gpu_node_and_not_what_is_wanted_of_its_own() {
     kubectl(&["delete", "gpunode", NODE, OTHER], "").ok();
 }
 
-/// The kind is Node Feature Discovery's, as far as the agent needs it.
+/// Node Feature Discovery's kind, as long as this lives: `kubectl auth can-i` knows no kind that isn't there.
+pub(crate) struct NodeFeatures;
+
+impl NodeFeatures {
+    const KIND: &str = "crd/nodefeatures.nfd.k8s-sigs.io";
+
+    pub(crate) fn new() -> Self {
+        kubectl(&["apply", "-f", "-"], &node_features().to_string()).ok();
+        let wait = ["wait", "--for=condition=Established", Self::KIND, "--timeout=30s"];
+        kubectl(&wait, "").ok();
+        Self
+    }
+}
+
+impl Drop for NodeFeatures {
+    fn drop(&mut self) {
+        kubectl(&["delete", Self::KIND], "");
+    }
+}
+
+/// The kind as far as the agent needs it.
 fn node_features() -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -388,13 +408,7 @@ fn node_features() -> Value {
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
 fn a_nodes_token_writes_the_node_feature_of_its_own_node_alone() {
     let deployed = Deployed::new();
-    let kind = "crd/nodefeatures.nfd.k8s-sigs.io";
-    kubectl(&["apply", "-f", "-"], &node_features().to_string()).ok();
-    kubectl(
-        &["wait", "--for=condition=Established", kind, "--timeout=30s"],
-        "",
-    )
-    .ok();
+    let _kind = NodeFeatures::new();
     let ours = deployed.token("pitcrew-agent", NODE);
     let feature = |name: &str, labels: Value| {
         json!({
@@ -430,5 +444,4 @@ fn a_nodes_token_writes_the_node_feature_of_its_own_node_alone() {
     let name = format!("nvidia-features-for-{NODE}");
     ours.kubectl(&["delete", "nodefeature", &name, "-n", "pitcrew"], "")
         .ok();
-    kubectl(&["delete", kind], "").ok();
 }

@@ -310,7 +310,7 @@ fn a_slow_chip_fails_and_one_that_its_power_limit_holds_does_not() {
         slower(evidence, PhaseKind::Gemm, 0.6);
     });
     assert_eq!(verdict, Verdict::FailPerf);
-    assert_eq!(codes, [ReasonCode::BelowExpected, ReasonCode::PipeEfficiency]);
+    assert_eq!(codes, [ReasonCode::PipeEfficiency, ReasonCode::BelowExpected]);
     // The same rate at a clock that the power limit has brought down: the SMs were busy.
     let (verdict, codes) = after(|evidence| {
         slower(evidence, PhaseKind::Gemm, 0.6);
