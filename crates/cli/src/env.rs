@@ -94,6 +94,8 @@ pub const GFD_MACHINE_TYPE_FILE: &str = "GFD_MACHINE_TYPE_FILE";
 pub const LOOK_INTERVAL: &str = "PITCREW_LOOK_INTERVAL";
 /// The taint that is lifted; the same as `agent --startup-taint`.
 pub const STARTUP_TAINT: &str = "PITCREW_STARTUP_TAINT";
+/// The driver compiles the kernels of a proof itself, as it does for other programs; the same as `prove --ptx`.
+pub const CUDA_FORCE_PTX_JIT: &str = "CUDA_FORCE_PTX_JIT";
 /// A kubeconfig. Read by the Kubernetes client.
 pub const KUBECONFIG: &str = "KUBECONFIG";
 /// No colour, unless `--color` asks for it. Read by `anstream`.
@@ -290,6 +292,10 @@ pub const ALL: &[(&str, &str)] = &[
     (
         STARTUP_TAINT,
         "Key of the taint that is taken off the node when it is ready; empty for none. The same as `agent --startup-taint`.",
+    ),
+    (
+        CUDA_FORCE_PTX_JIT,
+        "The driver compiles the kernels of a proof from PTX: `1` or `0`. The same as `prove --ptx`.",
     ),
     (
         KUBECONFIG,

@@ -20,6 +20,12 @@ pub struct ProveRunArgs {
     /// Run these kernels instead of the best ones that the GPU has
     #[arg(long, value_enum, value_name = "VARIANT")]
     pub variant: Option<ProveVariant>,
+    /// Have the driver compile the kernels from PTX, also where there is machine code for the GPU
+    ///
+    /// It takes some seconds more, and shows that a GPU works for which there is none.
+    #[arg(long, env = env::CUDA_FORCE_PTX_JIT, hide_env_values = true)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub ptx: bool,
     /// Test GPUs too that other processes hold
     ///
     /// What they reach then says nothing about them, and the report says so.

@@ -198,7 +198,8 @@ fn prepare(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Result<Prepared, 
         Ok(look) => (Some(look.inventory), None),
         Err(error) => (None, Some(with_causes(&error))),
     };
-    let machine = match Machine::open(inventory.is_some().then(|| Arc::clone(&seen)), inventory.as_ref()) {
+    let watched = inventory.is_some().then(|| Arc::clone(&seen));
+    let machine = match Machine::open(watched, inventory.as_ref(), args.ptx) {
         Ok(machine) => machine,
         Err(error) => return Ok(Err(error)),
     };

@@ -25,11 +25,17 @@ pub(super) struct Machine {
     /// None where nobody watches.
     seen: Option<Arc<Seen>>,
     links: Vec<Link>,
+    /// Whether the driver compiles all kernels itself.
+    ptx_alone: bool,
 }
 
 impl Machine {
     /// Loads the driver.
-    pub(super) fn open(seen: Option<Arc<Seen>>, inventory: Option<&Inventory>) -> Result<Self, SetupError> {
+    pub(super) fn open(
+        seen: Option<Arc<Seen>>,
+        inventory: Option<&Inventory>,
+        ptx_alone: bool,
+    ) -> Result<Self, SetupError> {
         let library = Library::open(None, Path::new("/dev")).map_err(|error| explain(&error, inventory))?;
         let library = Arc::new(library);
         let visible = (0..library.devices())
@@ -43,6 +49,7 @@ impl Machine {
             links: inventory
                 .map(|inventory| inventory.links.clone())
                 .unwrap_or_default(),
+            ptx_alone,
         })
     }
 
@@ -113,7 +120,9 @@ impl Machine {
             fix: None,
             cuda_error: None,
         })?;
-        Gpu::open(&self.library, ordinal).map_err(|error| explain(&error, None))
+        let mut gpu = Gpu::open(&self.library, ordinal).map_err(|error| explain(&error, None))?;
+        gpu.set_ptx_alone(self.ptx_alone);
+        Ok(gpu)
     }
 
     fn route(&self, from: &Target, to: &Target) -> PeerRoute {
