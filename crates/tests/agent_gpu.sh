@@ -15,7 +15,8 @@ usage() {
 
 pack() {
     local dir=$1 hook
-    cargo build --release -p pitcrew || exit 1
+    # As in the image.
+    cargo build --release -p pitcrew --no-default-features || exit 1
     hook=$(cargo xtask hook) || exit 1
     mkdir -p "$dir/with"
     cp "${CARGO_TARGET_DIR:-target}/release/pitcrew" "$dir/with/"
@@ -155,10 +156,11 @@ whole() {
     begin nvidia.com/gpu "probe cuda 2" alone
     finish "a pod, native CDI" alone
     sleep 3
-    rss=$(awk '/VmRSS/ {print $2 " " $3}' "/proc/$agent/status")
+    rss=$(awk '/^VmRSS/ {all=$2} /^RssAnon/ {own=$2} END {print all " kB, of which not files " own " kB"}' \
+        "/proc/$agent/status")
     first=$(cpu_time)
     sleep "$seconds"
-    row "the agent at rest" ok "RSS $rss, $(($(cpu_time) - first)) hundredths of a second of CPU time in $seconds s"
+    row "the agent at rest" ok "RSS $rss; $(($(cpu_time) - first)) hundredths of a second of CPU time in $seconds s"
     show node kubectl get gpunodes -o wide
     show node kubectl get node 127.0.0.1 -o 'jsonpath={.metadata.labels}'
 }

@@ -99,7 +99,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid()))?;
     for line in status
         .lines()
-        .filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS"))
+        .filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS") || line.starts_with("Rss"))
     {
         println!(
             "{name}: {}",

@@ -9,7 +9,7 @@ use super::Seen;
 use crate::error::Error;
 
 /// There is none.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Imaginary(Infallible);
 
 impl Imaginary {
