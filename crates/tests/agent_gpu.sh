@@ -286,6 +286,7 @@ run() {
     trap 'bed down >>"$log" 2>&1' EXIT
     show bed up || { tail -n 20 "$log"; exit 1; }
     node kubectl wait --for=create serviceaccount/default --timeout=30s >/dev/null 2>&1
+    node kubectl apply -f - <"$(dirname "$0")/../../deploy/crds/gpunodes.pitcrew.dev.yaml" >>"$log" 2>&1
 
     whole
     stop_agent
