@@ -236,6 +236,16 @@ pub struct Refused {
     pub reason: String,
 }
 
+/// How the reason of a variant begins that ran and was wrong.
+pub const SELF_TEST_FAILED: &str = "its self-test failed";
+
+impl Refused {
+    /// True where it ran and gave something wrong: the kernel, the driver's compiler or the GPU.
+    pub fn was_wrong(&self) -> bool {
+        self.reason.starts_with(SELF_TEST_FAILED)
+    }
+}
+
 /// Variants for one format.
 #[derive(Debug, Clone, Default)]
 pub struct Choices {

@@ -273,6 +273,16 @@ fn explain(error: &DeviceError) -> SetupError {
 
 /// A format that this GPU or these kernels don't have is told, so that it isn't taken for tested.
 fn add_what_is_not_there(phases: &mut Vec<Phase>, profile: Profile, choices: &[(Format, Choices)]) {
+    // What was wrong there is never taken for something that this GPU lacks.
+    for (format, choices) in choices {
+        for refused in choices.refused.iter().filter(|refused| refused.was_wrong()) {
+            let skip = Outcome::Skipped {
+                skip: Skip::NotTested,
+                why: format!("{}: {}", refused.variant, refused.reason),
+            };
+            phases.push(Phase::new(PhaseKind::SelfTest, Some((*format).into()), skip));
+        }
+    }
     if profile == Profile::Smoke {
         return;
     }

@@ -209,8 +209,9 @@ impl Ground {
         let log = self.log(&daemon.resource);
         let words = [
             "--mount",
+            // What is unmounted on the node goes here too, or a volume stayed busy as long as the daemon lives.
             "--propagation",
-            "private",
+            "slave",
             "--",
             "sh",
             "-c",

@@ -128,11 +128,21 @@ fn is_whole(dir: &Path) -> bool {
 fn directories(ground: &Ground, place: &Place) -> Vec<PathBuf> {
     let root = ground.disk.see(&place.root);
     let mut found = BTreeSet::new();
+    // Another daemon, of NVIDIA's plugin, has its pipes in the same place.
+    let ours: BTreeSet<PathBuf> = ground
+        .disk
+        .daemons()
+        .keys()
+        .filter_map(|resource| {
+            ground
+                .disk
+                .see(&place.pipe(resource))
+                .parent()
+                .map(Path::to_owned)
+        })
+        .collect();
     for domain in inside(&root) {
-        for resource in inside(&domain)
-            .into_iter()
-            .filter(|dir| dir.join("pipe").is_dir())
-        {
+        for resource in inside(&domain).into_iter().filter(|dir| ours.contains(dir)) {
             found.insert(domain.clone());
             found.insert(resource);
         }

@@ -11,7 +11,7 @@ use pitcrew_cdi::Device;
 /// Names that we give ourselves begin so.
 const UUIDS: [&str; 2] = ["GPU-", "MIG-"];
 /// Device nodes that belong to one GPU or MIG device begin so.
-const OF_GPUS: [&str; 2] = ["/dev/nvidia-caps/", "/dev/nvidia"];
+const OF_GPUS: [&str; 2] = ["/dev/nvidia-caps/nvidia-", "/dev/nvidia"];
 
 /// True for a name that says nothing of which device it is.
 pub(super) fn is_index(device: &Device) -> bool {
@@ -52,4 +52,37 @@ fn nodes(device: &Device) -> BTreeSet<&str> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use pitcrew_cdi::spec::DeviceNode;
+
+    use super::*;
+
+    fn device(name: &str, paths: &[&str]) -> Device {
+        let mut device = Device {
+            name: name.to_owned(),
+            ..Device::default()
+        };
+        let nodes = paths.iter().map(|path| DeviceNode {
+            path: (*path).to_owned(),
+            ..DeviceNode::default()
+        });
+        device.container_edits.device_nodes = nodes.collect();
+        device
+    }
+
+    #[test]
+    fn two_slices_of_one_gpu_are_told_apart_by_their_capabilities() {
+        let slice = |name, cap| device(name, &["/dev/nvidiactl", "/dev/nvidia0", cap]);
+        let now = [
+            slice("MIG-a", "/dev/nvidia-caps/nvidia-cap30"),
+            slice("MIG-b", "/dev/nvidia-caps/nvidia-cap39"),
+        ];
+        let earlier = slice("0:1", "/dev/nvidia-caps/nvidia-cap39");
+        assert_eq!(same(&earlier, &now).unwrap().name, "MIG-b");
+        // The slice is gone: what is left of its GPU is another one.
+        assert!(same(&earlier, &now[..1]).is_none());
+    }
 }

@@ -33,6 +33,7 @@ pub fn judge(mut evidence: Evidence, thresholds: &Thresholds) -> Report {
     found.device = None;
     corruption::of_peers(&evidence, &mut found);
     figures::of_peers(&evidence, thresholds, &mut found);
+    completeness_of_peers(&evidence, &mut found);
     for device in &mut evidence.devices {
         samples::thin(&mut device.samples);
     }
@@ -147,6 +148,31 @@ fn completeness(device: &DeviceEvidence, evidence: &Evidence, found: &mut Found)
         if !device.phases.iter().any(|phase| phase.kind == *kind) {
             let text = format!("{kind} was not tested: the report says nothing of it");
             found.add(Verdict::Warn, ReasonCode::NotTested, text);
+        }
+    }
+}
+
+/// Copies between GPUs that did not end, or that nobody compared.
+fn completeness_of_peers(evidence: &Evidence, found: &mut Found) {
+    for path in &evidence.peers {
+        let title = format!("the copy from GPU {} to GPU {}", path.from, path.to);
+        match &path.outcome {
+            Outcome::Failed { why } => {
+                let text = format!("{title} could not end: {why}");
+                found.add(Verdict::ErrorSetup, ReasonCode::PhaseFailed, text);
+            }
+            Outcome::Skipped {
+                skip: Skip::NotTested,
+                why,
+            } => {
+                let text = format!("{title} was not tested: {why}");
+                found.add(Verdict::Warn, ReasonCode::NotTested, text);
+            }
+            Outcome::Ran if path.verified_bytes == 0 => {
+                let text = format!("{title} ran and nothing was compared");
+                found.add(Verdict::Warn, ReasonCode::NotTested, text);
+            }
+            _ => {}
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::gpu::Gpu;
 use crate::device::{
-    Choice, Device as _, DeviceError, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Variant,
-    Work,
+    Choice, Device as _, DeviceError, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES,
+    SELF_TEST_FAILED, Variant, Work,
 };
 use crate::verify::golden::{GemmShape, loop_hashes};
 use crate::verify::operand::encode_output;
@@ -113,7 +113,7 @@ fn tiles(
         .collect::<Vec<_>>();
     if let Some((row, column, expected, got)) = wrong.first() {
         return Err(format!(
-            "its self-test failed: {} of {values} values of C were wrong, the first in row {row}, column {column}: \
+            "{SELF_TEST_FAILED}: {} of {values} values of C were wrong, the first in row {row}, column {column}: \
              {got:#x} for {expected:#x}",
             wrong.len()
         ));
@@ -124,7 +124,7 @@ fn tiles(
     let expected = shape.checksums();
     if got != expected {
         return Err(format!(
-            "its self-test failed: C was right, its checksums were {got:x?} for {expected:x?}"
+            "{SELF_TEST_FAILED}: C was right, its checksums were {got:x?} for {expected:x?}"
         ));
     }
     Ok(())
@@ -150,7 +150,7 @@ fn rounds(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) -
         let got = record.hashes.get(..expected.len()).unwrap_or_default();
         if got != expected {
             return Err(format!(
-                "its self-test failed: a loop's hashes were {got:x?} for {expected:x?}"
+                "{SELF_TEST_FAILED}: a loop's hashes were {got:x?} for {expected:x?}"
             ));
         }
     }

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use pitcrew_core::proof::{Corruption, CorruptionClass};
+
 use super::Exercise;
 use super::tally::Tally;
 use crate::bench::{Bench, Held, Stop};
@@ -99,10 +101,17 @@ impl SelfTest {
                 fault: Fault::NONE,
             }),
         ])?;
-        let wrong = mismatches(&gemm_records(&bench.read(records)?), &shape.checksums(), 0).len() as u64;
+        let mismatched = mismatches(&gemm_records(&bench.read(records)?), &shape.checksums(), 0);
+        let wrong = mismatched.len() as u64;
         tally.phase.verified_outputs += rows * columns / tiles * (tiles - wrong);
         if wrong * 2 > tiles {
             return Ok(Answer::Unfit("its matrix product is wrong"));
+        }
+        for mismatch in &mismatched {
+            tally.corrupt(Corruption {
+                sm: Some(mismatch.sm).filter(|sm| *sm != u32::MAX),
+                ..bench.corruption(CorruptionClass::ComputeTransient)
+            });
         }
         let ctas = bench.device.facts().sms.max(1);
         let records = held.zeros(LOOP_RECORD_BYTES * u64::from(ctas))?.all();
@@ -120,6 +129,13 @@ impl SelfTest {
         let outputs = u64::from(choice.loop_shape.rows) * u64::from(choice.loop_shape.columns);
         if vote.all_wrong {
             return Ok(Answer::Unfit("its loop is wrong on all SMs"));
+        }
+        for deviation in &vote.deviations {
+            tally.corrupt(Corruption {
+                sm: Some(deviation.sm),
+                warp: Some(deviation.warp),
+                ..bench.corruption(CorruptionClass::ComputeTransient)
+            });
         }
         tally.phase.verified_outputs += outputs * u64::from(ctas) - vote.deviations.len() as u64;
         Ok(Answer::Fit)

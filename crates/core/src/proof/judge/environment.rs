@@ -4,6 +4,8 @@ use super::Found;
 use crate::proof::{DeviceEvidence, Phase, ReasonCode, Sample, Verdict};
 
 const POWER_CAP: u64 = 0x4;
+/// The clocks of applications, or of all GPUs of a group.
+const CLOCKS_SET: u64 = 0x2 | 0x10;
 const HW_SLOWDOWN: u64 = 0x8;
 const SW_THERMAL: u64 = 0x20;
 const HW_THERMAL: u64 = 0x40;
@@ -132,8 +134,12 @@ pub(super) enum ClockReason {
     Brake,
     /// The power limit, as the card is meant to work.
     PowerLimit,
+    /// Somebody set the clocks.
+    Set,
     /// No reason was given.
     None,
+    /// Nobody looked.
+    Unknown,
 }
 
 pub(super) fn clock_reason(device: &DeviceEvidence, phase: &Phase) -> ClockReason {
@@ -148,6 +154,10 @@ pub(super) fn clock_reason(device: &DeviceEvidence, phase: &Phase) -> ClockReaso
         ClockReason::Brake
     } else if often(POWER_CAP) {
         ClockReason::PowerLimit
+    } else if often(CLOCKS_SET) {
+        ClockReason::Set
+    } else if samples.iter().all(|sample| sample.reasons.is_none()) {
+        ClockReason::Unknown
     } else {
         ClockReason::None
     }

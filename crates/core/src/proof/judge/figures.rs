@@ -185,6 +185,8 @@ fn compute(
         ClockReason::None => "",
         ClockReason::PowerLimit => "; the power limit held the clock",
         ClockReason::Brake => "; heat or the power supply held the clock",
+        ClockReason::Set => "; its clock was set by somebody",
+        ClockReason::Unknown => "; what held the clock is not known",
     };
     // Neighbours on one GPU share its power: a MIG device is not to blame.
     let is_failure = grade == Grade::Bad
