@@ -6,6 +6,7 @@
 #[path = "ring4_deploy/cluster.rs"]
 mod cluster;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -137,6 +138,29 @@ fn the_same_programs_make_the_same_image_and_the_list_of_its_parts_names_them() 
     assert!(without.is_empty(), "{without:#?}");
 }
 
+/// Takes the labels off the node that agents of other tests put there.
+fn take_labels_off() {
+    let labels: BTreeMap<String, String> =
+        serde_json::from_str(&node_field(".metadata.labels")).unwrap_or_default();
+    let is_of_an_agent = |key: &&String| {
+        ["nvidia.com/", "pitcrew.dev/", "feature.node.kubernetes.io/"]
+            .iter()
+            .any(|prefix| key.starts_with(prefix))
+    };
+    let off: Vec<String> = labels
+        .keys()
+        .filter(is_of_an_agent)
+        .map(|key| format!("{key}-"))
+        .collect();
+    if !off.is_empty() {
+        let words: Vec<&str> = ["label", "node", NODE]
+            .into_iter()
+            .chain(off.iter().map(String::as_str))
+            .collect();
+        kubectl(&words, "").ok();
+    }
+}
+
 #[test]
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
 fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
@@ -155,6 +179,7 @@ fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
     // Agents of other tests leave what they wrote, as they must where pods may hold a GPU.
     let clean = format!("rm -rf {}", written.map(|dir| format!("{dir}/*")).join(" "));
     on_node(&["sh", "-c", &clean], "").ok();
+    take_labels_off();
     let gpus = Gpus::new("rtx3060");
     let before: Vec<Vec<String>> = written.iter().map(|dir| node_files(dir)).collect();
     let labels_before = node_field(".metadata.labels");
