@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         on_node(&["tee", CONFIG], &config).ok();
         let agent = if plugin == "ours" {
-            let words: Vec<&str> = ["--config-file", CONFIG]
+            let words: Vec<&str> = ["--config", CONFIG]
                 .into_iter()
                 .chain(arguments.clone())
                 .collect();
