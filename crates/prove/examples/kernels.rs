@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use pitcrew_prove::cuda::{Gpu, Library};
 use pitcrew_prove::device::{
-    Choice, Device as _, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, MARCH_LOG_BYTES, Pattern,
-    RECOMPUTE_LOG_BYTES, Span, Variant, Work,
+    Choice, Device as _, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, MARCH_LOG_BYTES, Output,
+    Pattern, RECOMPUTE_LOG_BYTES, Span, Variant, Work,
 };
 use pitcrew_prove::kernels::variants;
 use pitcrew_prove::verify::golden::{GemmShape, loop_hashes};
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
 fn parts() -> Vec<String> {
     let mut parts = vec!["facts".to_owned(), "memory".to_owned()];
     for variant in Variant::ALL {
-        for format in Format::ALL {
+        for &format in Format::ALL {
             if variants(format).contains(&variant) {
                 parts.push(format!("{variant}:{format}"));
             }
@@ -128,12 +128,12 @@ fn run_part(part: &str, seconds: f64) -> Outcome<()> {
                 .into_iter()
                 .find(|known| known.name() == variant)
                 .ok_or("no such variant")?;
-            let format = Format::ALL
-                .into_iter()
+            let &format = Format::ALL
+                .iter()
                 .find(|known| known.name() == format)
                 .ok_or("no such format")?;
             let since = Instant::now();
-            let choice = gpu.choice(variant, format)?;
+            let choice = gpu.choice(variant, format).map_err(|refused| refused.reason)?;
             say(&format!(
                 "{part}: self-test ok, {:?}, {:.2} s",
                 choice.source,
@@ -250,7 +250,7 @@ fn gemm(gpu: &Gpu, format: Format, choice: &Choice, seconds: f64) -> Outcome<()>
     let room = 2000_u32;
     let a = gpu.allocate(values * format.operand_bytes())?;
     let b = gpu.allocate(values * format.operand_bytes())?;
-    let c = gpu.allocate(values * format.output().bytes())?;
+    let c = gpu.allocate(values * Output::of(format).bytes())?;
     let records = gpu.allocate(record_bytes * u64::from(room))?;
     let operands = |to, seed| Work::Operands {
         to,

@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn every_variant_has_its_entry_points() {
-        for format in Format::ALL {
+        for &format in Format::ALL {
             for &variant in variants(format) {
                 let module = module(variant, format, capability(9, 0)).unwrap();
                 let ptx = String::from_utf8(unpack(&format!("ptx/{}.ptx", module.name)).unwrap()).unwrap();

@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn operands_fill_their_range_evenly_and_have_no_bias() {
-        for format in Format::ALL {
+        for &format in Format::ALL {
             let limit = i32::try_from(operand_limit(format)).unwrap();
             let mut counts = vec![0_u32; usize::try_from(2 * limit + 1).unwrap()];
             let mut sum = 0_i64;

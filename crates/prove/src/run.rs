@@ -142,6 +142,7 @@ fn only(choices: Choices, wanted: Option<Variant>) -> Choices {
     refused.extend(others.into_iter().map(|choice| Refused {
         variant: choice.variant,
         reason: format!("only {wanted} was asked for"),
+        was_wrong: false,
     }));
     Choices { usable, refused }
 }
@@ -275,22 +276,21 @@ fn explain(error: &DeviceError) -> SetupError {
 fn add_what_is_not_there(phases: &mut Vec<Phase>, profile: Profile, choices: &[(Format, Choices)]) {
     // What was wrong there is never taken for something that this GPU lacks.
     for (format, choices) in choices {
-        for refused in choices.refused.iter().filter(|refused| refused.was_wrong()) {
+        for refused in choices.refused.iter().filter(|refused| refused.was_wrong) {
             let skip = Outcome::Skipped {
                 skip: Skip::NotTested,
                 why: format!("{}: {}", refused.variant, refused.reason),
             };
-            phases.push(Phase::new(PhaseKind::SelfTest, Some((*format).into()), skip));
+            phases.push(Phase::new(PhaseKind::SelfTest, Some(*format), skip));
         }
     }
     if profile == Profile::Smoke {
         return;
     }
     for (format, choices) in choices {
-        let name: pitcrew_core::proof::Format = (*format).into();
         let is_there = phases
             .iter()
-            .any(|phase| phase.kind == PhaseKind::Gemm && phase.format == Some(name));
+            .any(|phase| phase.kind == PhaseKind::Gemm && phase.format == Some(*format));
         if is_there {
             continue;
         }
@@ -306,7 +306,7 @@ fn add_what_is_not_there(phases: &mut Vec<Phase>, profile: Profile, choices: &[(
         };
         phases.push(Phase::new(
             PhaseKind::Gemm,
-            Some(name),
+            Some(*format),
             Outcome::Skipped { skip, why },
         ));
     }

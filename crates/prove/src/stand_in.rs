@@ -395,6 +395,7 @@ impl Device for StandIn {
         let refuse = |variant, reason: &str| Refused {
             variant,
             reason: reason.to_owned(),
+            was_wrong: false,
         };
         let choice = |variant| Choice {
             variant,

@@ -134,7 +134,7 @@ fn a_variant_that_no_image_is_taken_for_says_why_each_was_refused() {
     let bed = Bed::new(false);
     let refused = |macros: &[&str]| {
         let gpu = bed.gpu(macros).unwrap();
-        gpu.choice(Variant::M16n8k16, Format::Bf16).unwrap_err()
+        gpu.choice(Variant::M16n8k16, Format::Bf16).unwrap_err().reason
     };
     let reason = refused(&["-DCU_CUBIN=209", "-DCU_PTX=221"]);
     assert!(reason.contains("`cubin/m16n8k16.sm_80.cubin`"), "{reason}");
@@ -143,14 +143,16 @@ fn a_variant_that_no_image_is_taken_for_says_why_each_was_refused() {
         .gpu(&["-DCU_CUBIN=200", "-DCU_PTX=218"])
         .unwrap()
         .choice(Variant::M16n8k16, Format::Bf16)
-        .unwrap_err();
+        .unwrap_err()
+        .reason;
     assert!(reason.contains("it said why"), "{reason}");
     // By a driver that is too old for its PTX, the machine code alone is tried.
     let reason = Bed::new(false)
         .gpu(&["-DCU_CUBIN=209", "-DCU_VERSION=12000"])
         .unwrap()
         .choice(Variant::Fp8Mma, Format::Fp8)
-        .unwrap_err();
+        .unwrap_err()
+        .reason;
     assert!(!reason.contains("ptx/"), "{reason}");
 }
 

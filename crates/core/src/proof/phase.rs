@@ -215,6 +215,16 @@ impl Format {
             Self::Fp8 => "fp8",
         }
     }
+
+    /// Bytes of one operand in memory.
+    pub const fn operand_bytes(self) -> u64 {
+        match self {
+            Self::Fp8 | Self::Int8 => 1,
+            Self::Bf16 | Self::Fp16 => 2,
+            Self::Tf32 | Self::Fp32 => 4,
+            Self::Fp64 => 8,
+        }
+    }
 }
 
 impl fmt::Display for Format {

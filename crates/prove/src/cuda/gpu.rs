@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::facts::{attribute, facts, read_attribute};
 use super::library::{CuDevice, Library, Raw};
 use super::modules::Loaded;
-use super::self_test;
+use super::self_test::{self, Unfit};
 use super::setup::SetupError;
 use crate::device::{
     Block, Choice, Choices, Device, DeviceError, DeviceFacts, Format, HostBlock, PeerId, Refused, Span,
@@ -251,14 +251,31 @@ impl Gpu {
         for &variant in kernels::variants(format) {
             match self.choice(variant, format) {
                 Ok(choice) => choices.usable.push(choice),
-                Err(reason) => choices.refused.push(Refused { variant, reason }),
+                Err(refused) => choices.refused.push(refused),
             }
         }
         choices
     }
 
     /// A variant that is loaded and gave the right answers, or why not.
-    pub fn choice(&self, variant: Variant, format: Format) -> Result<Choice, String> {
+    pub fn choice(&self, variant: Variant, format: Format) -> Result<Choice, Refused> {
+        let refused = |reason, was_wrong| Refused {
+            variant,
+            reason,
+            was_wrong,
+        };
+        let choice = self
+            .shaped(variant, format)
+            .map_err(|reason| refused(reason, false))?;
+        match self_test::run(self, format, &choice) {
+            Ok(()) => Ok(choice),
+            Err(Unfit::Device(error)) => Err(refused(error.to_string(), false)),
+            Err(Unfit::Wrong(what)) => Err(refused(what, true)),
+        }
+    }
+
+    /// A variant that is loaded, or why it can't be.
+    fn shaped(&self, variant: Variant, format: Format) -> Result<Choice, String> {
         self.enter().map_err(|error| error.to_string())?;
         let module = kernels::module(variant, format, self.facts.compute_capability)
             .ok_or_else(|| format!("has no {format}"))?;
@@ -274,16 +291,14 @@ impl Gpu {
                 self.shared[1]
             ));
         }
-        let choice = Choice {
+        Ok(Choice {
             variant,
             source,
             tile_rows: shape.tile_rows,
             tile_columns: shape.tile_columns,
             k_step: shape.k_step,
             loop_shape: shape.loop_shape,
-        };
-        self_test::run(self, format, &choice)?;
-        Ok(choice)
+        })
     }
 
     /// Does lists of work, one for each stream, and tells how long each piece took.

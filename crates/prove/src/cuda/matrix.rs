@@ -9,8 +9,8 @@ use super::launch::{Size, arguments, at_least, number, unsupported};
 use super::library::Raw;
 use super::modules::Function;
 use crate::device::{
-    Device as _, DeviceError, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, RECOMPUTE_LOG_BYTES,
-    Variant, Work,
+    Device as _, DeviceError, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Output,
+    RECOMPUTE_LOG_BYTES, Variant, Work,
 };
 use crate::kernels::{self, Shape};
 use crate::operands::{column_weight_seed, row_weight_seed};
@@ -126,7 +126,7 @@ impl Gpu {
         let (m, n, k) = (u64::from(gemm.m), u64::from(gemm.n), u64::from(gemm.k));
         at_least(gemm.a, m * k * gemm.format.operand_bytes(), "A")?;
         at_least(gemm.b, n * k * gemm.format.operand_bytes(), "B")?;
-        at_least(gemm.c, m * n * gemm.format.output().bytes(), "C")?;
+        at_least(gemm.c, m * n * Output::of(gemm.format).bytes(), "C")?;
         Ok(GemmArguments {
             a: self.address(gemm.a)?,
             b: self.address(gemm.b)?,
@@ -212,7 +212,7 @@ impl Gpu {
         let row_bytes = u64::from(gemm.k) * bytes;
         let mut a = self.tensor_map(job.a, row_bytes, gemm.m, 128)?;
         let mut b = self.tensor_map(job.b, row_bytes, gemm.n, 128)?;
-        let c_bytes = u64::from(gemm.n) * gemm.format.output().bytes();
+        let c_bytes = u64::from(gemm.n) * Output::of(gemm.format).bytes();
         let mut c = self.tensor_map(job.c, c_bytes, gemm.m, 64)?;
         let size = Size {
             grid,

@@ -2,8 +2,8 @@
 
 use super::gpu::Gpu;
 use crate::device::{
-    Choice, Device as _, DeviceError, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES,
-    SELF_TEST_FAILED, Variant, Work,
+    Choice, Device as _, DeviceError, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Output,
+    Variant, Work,
 };
 use crate::verify::golden::{GemmShape, loop_hashes};
 use crate::verify::operand::encode_output;
@@ -14,8 +14,22 @@ const SEED_B: u32 = 0x5E1F_0002;
 const WEIGHTS: u32 = 0x5E1F_0003;
 const ROUNDS: u32 = 3;
 
+/// Why a variant is not to be used.
+pub(super) enum Unfit {
+    /// It could not run.
+    Device(DeviceError),
+    /// It gave this.
+    Wrong(String),
+}
+
+impl From<DeviceError> for Unfit {
+    fn from(error: DeviceError) -> Self {
+        Self::Device(error)
+    }
+}
+
 /// Ok where all that the variant gave is right; else what was wrong.
-pub(super) fn run(gpu: &Gpu, format: Format, choice: &Choice) -> Result<(), String> {
+pub(super) fn run(gpu: &Gpu, format: Format, choice: &Choice) -> Result<(), Unfit> {
     let mut blocks = Vec::new();
     let mut allocate = |bytes| {
         let block = gpu.allocate(bytes)?;
@@ -47,8 +61,7 @@ fn tiles(
     choice: &Choice,
     down: u32,
     allocate: &mut Allocate,
-) -> Result<(), String> {
-    let told = |error: DeviceError| error.to_string();
+) -> Result<(), Unfit> {
     // More steps along K than a ring has stages, an odd number of them, and two tiles or more each way.
     let shape = GemmShape {
         format,
@@ -63,11 +76,11 @@ fn tiles(
     };
     let bytes = format.operand_bytes();
     let values = u64::from(shape.m) * u64::from(shape.n);
-    let a = allocate(u64::from(shape.m) * u64::from(shape.k) * bytes).map_err(told)?;
-    let b = allocate(u64::from(shape.n) * u64::from(shape.k) * bytes).map_err(told)?;
-    let c = allocate(values * format.output().bytes()).map_err(told)?;
+    let a = allocate(u64::from(shape.m) * u64::from(shape.k) * bytes)?;
+    let b = allocate(u64::from(shape.n) * u64::from(shape.k) * bytes)?;
+    let c = allocate(values * Output::of(format).bytes())?;
     let tiles = u64::from(2 * down);
-    let records = allocate(tiles * GEMM_RECORD_BYTES).map_err(told)?;
+    let records = allocate(tiles * GEMM_RECORD_BYTES)?;
     let operands = |to, rows, seed| Work::Operands {
         to,
         format,
@@ -94,11 +107,10 @@ fn tiles(
             ctas: 2,
             fault: Fault::NONE,
         }),
-    ])
-    .map_err(told)?;
-    let stored_bytes = usize::try_from(format.output().bytes()).unwrap_or(1);
+    ])?;
+    let stored_bytes = usize::try_from(Output::of(format).bytes()).unwrap_or(1);
     let mut stored = vec![0; usize::try_from(values).unwrap_or_default() * stored_bytes];
-    gpu.read(c.all(), &mut stored).map_err(told)?;
+    gpu.read(c.all(), &mut stored)?;
     let mut places = (0..shape.m).flat_map(|row| (0..shape.n).map(move |column| (row, column)));
     let wrong = places
         .by_ref()
@@ -107,32 +119,31 @@ fn tiles(
             let mut word = [0; 8];
             word[..stored_bytes].copy_from_slice(got);
             let got = u64::from_le_bytes(word);
-            let expected = encode_output(format.output(), shape.value(row, column));
+            let expected = encode_output(Output::of(format), shape.value(row, column));
             (got != expected).then_some((row, column, expected, got))
         })
         .collect::<Vec<_>>();
     if let Some((row, column, expected, got)) = wrong.first() {
-        return Err(format!(
-            "{SELF_TEST_FAILED}: {} of {values} values of C were wrong, the first in row {row}, column {column}: \
+        return Err(Unfit::Wrong(format!(
+            "its self-test failed: {} of {values} values of C were wrong, the first in row {row}, column {column}: \
              {got:#x} for {expected:#x}",
             wrong.len()
-        ));
+        )));
     }
     let mut read = vec![0; usize::try_from(tiles * GEMM_RECORD_BYTES).unwrap_or_default()];
-    gpu.read(records.all(), &mut read).map_err(told)?;
+    gpu.read(records.all(), &mut read)?;
     let got: Vec<u32> = gemm_records(&read).iter().map(|record| record.checksum).collect();
     let expected = shape.checksums();
     if got != expected {
-        return Err(format!(
-            "{SELF_TEST_FAILED}: C was right, its checksums were {got:x?} for {expected:x?}"
-        ));
+        return Err(Unfit::Wrong(format!(
+            "its self-test failed: C was right, its checksums were {got:x?} for {expected:x?}"
+        )));
     }
     Ok(())
 }
 
-fn rounds(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) -> Result<(), String> {
-    let told = |error: DeviceError| error.to_string();
-    let records = allocate(2 * LOOP_RECORD_BYTES).map_err(told)?;
+fn rounds(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) -> Result<(), Unfit> {
+    let records = allocate(2 * LOOP_RECORD_BYTES)?;
     gpu.run(&[Work::MmaLoop {
         variant: choice.variant,
         format,
@@ -141,17 +152,16 @@ fn rounds(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) -
         seed: SEED_A,
         records: records.all(),
         fault: Fault::NONE,
-    }])
-    .map_err(told)?;
+    }])?;
     let mut read = vec![0; 2 * usize::try_from(LOOP_RECORD_BYTES).unwrap_or_default()];
-    gpu.read(records.all(), &mut read).map_err(told)?;
+    gpu.read(records.all(), &mut read)?;
     let expected = loop_hashes(format, &choice.loop_shape, SEED_A, ROUNDS);
     for record in loop_records(&read) {
         let got = record.hashes.get(..expected.len()).unwrap_or_default();
         if got != expected {
-            return Err(format!(
-                "{SELF_TEST_FAILED}: a loop's hashes were {got:x?} for {expected:x?}"
-            ));
+            return Err(Unfit::Wrong(format!(
+                "its self-test failed: a loop's hashes were {got:x?} for {expected:x?}"
+            )));
         }
     }
     Ok(())

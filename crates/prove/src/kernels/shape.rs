@@ -1,6 +1,6 @@
 //! How the kernels of a variant are shaped: what `kernels/*.cuh` say, for those who launch them and who check them.
 
-use crate::device::{Format, LoopShape, Placement, Variant};
+use crate::device::{Format, LoopShape, Output, Placement, Variant};
 
 /// Shape of a variant's GEMM and loop for one format.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +111,7 @@ fn wgmma(format: Format) -> Shape {
 /// Dynamic shared memory of the GEMM of `wgmma.cu` in bytes: alignment of the ring, the ring, C on its way out where it
 /// has 16 bits, and barriers and weights.
 pub fn wgmma_bytes(format: Format) -> u32 {
-    let (stages, output) = if format.output().bytes() == 2 {
+    let (stages, output) = if Output::of(format).bytes() == 2 {
         (3, 64 << 10)
     } else {
         (4, 0)
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn the_accumulators_of_a_loop_cover_its_tile_once() {
-        for format in Format::ALL {
+        for &format in Format::ALL {
             for &variant in variants(format) {
                 let shape = shape(variant, format).loop_shape;
                 assert!(shape.k * shape.repeats <= 1024, "{variant} {format}");

@@ -9,7 +9,7 @@ use super::tally::Tally;
 use super::{Exercise, choice};
 use crate::bench::{Bench, Held, Stop, batch_of};
 use crate::device::{
-    Block, Choice, DeviceError, Format, GEMM_RECORD_BYTES, Gemm, RECOMPUTE_LOG_BYTES, Span, Work,
+    Block, Choice, DeviceError, Format, GEMM_RECORD_BYTES, Gemm, Output, RECOMPUTE_LOG_BYTES, Span, Work,
 };
 use crate::inject::Inject;
 use crate::operands::mix;
@@ -381,7 +381,7 @@ impl Products {
         let mut tiles: Vec<u32> = Vec::new();
         for inject in bench.inject {
             if let Inject::Output { index, bit } = *inject {
-                bench.flip(gemm.c, index * self.format.output().bytes(), bit)?;
+                bench.flip(gemm.c, index * Output::of(self.format).bytes(), bit)?;
                 let (row, column) = (index / u64::from(gemm.n), index % u64::from(gemm.n));
                 let across = u64::from(set.shape.grid().1);
                 let number = row / u64::from(set.shape.tile_rows) * across
@@ -415,7 +415,7 @@ impl Products {
             let log = recompute_log(&bench.read(set.log.all())?);
             tally.phase.verified_bytes += u64::from(set.shape.tile_rows)
                 * u64::from(set.shape.tile_columns)
-                * self.format.output().bytes();
+                * Output::of(self.format).bytes();
             if log.count == 0 && golden.get(tile as usize) == Some(&log.checksum) {
                 continue;
             }
@@ -432,7 +432,7 @@ impl Products {
                 let place = u64::from(difference.row) * u64::from(gemm.n) + u64::from(difference.column);
                 corruption.row = Some(difference.row.into());
                 corruption.column = Some(difference.column.into());
-                corruption.offset = Some(place * self.format.output().bytes());
+                corruption.offset = Some(place * Output::of(self.format).bytes());
                 corruption.expected = Some(Bits(difference.expected));
                 corruption.got = Some(Bits(difference.got));
             }
@@ -540,7 +540,7 @@ fn bytes(shape: &GemmShape) -> [u64; 3] {
     [
         m * k * operand,
         n * k * operand,
-        m * n * shape.format.output().bytes(),
+        m * n * Output::of(shape.format).bytes(),
     ]
 }
 

@@ -11,7 +11,7 @@ use super::Exercise;
 use super::tally::Tally;
 use crate::bench::{Bench, Held, Stop};
 use crate::device::{
-    Choice, Choices, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Refused, Work,
+    Choice, Choices, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Output, Refused, Work,
 };
 use crate::operands::mix;
 use crate::verify::golden::{GemmShape, loop_hashes};
@@ -72,7 +72,7 @@ impl SelfTest {
             held.block(rows * depth * format.operand_bytes())?.all(),
             held.block(columns * depth * format.operand_bytes())?.all(),
         );
-        let c = held.block(rows * columns * format.output().bytes())?.all();
+        let c = held.block(rows * columns * Output::of(format).bytes())?.all();
         let tiles = u64::from(TILES * TILES);
         let records = held.zeros(tiles * GEMM_RECORD_BYTES)?.all();
         let fill = |to, rows, seed| Work::Operands {
@@ -163,6 +163,7 @@ impl Exercise for SelfTest {
                     Answer::Unfit(what) => choices.refused.push(Refused {
                         variant: choice.variant,
                         reason: format!("self-test: {what}"),
+                        was_wrong: false,
                     }),
                 }
             }

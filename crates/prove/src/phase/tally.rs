@@ -45,7 +45,7 @@ impl Tally {
         };
         Self {
             step,
-            phase: Phase::new(step.kind, step.format.map(Into::into), outcome),
+            phase: Phase::new(step.kind, step.format, outcome),
             unit: match step.kind {
                 PhaseKind::MmaLoop | PhaseKind::Gemm | PhaseKind::Power | PhaseKind::Pulse => Unit::Tflops,
                 _ => Unit::Gbs,

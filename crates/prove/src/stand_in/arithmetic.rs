@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn operands_are_read_as_they_are_written() {
-        for format in Format::ALL {
+        for &format in Format::ALL {
             let limit = i8::try_from(crate::operands::operand_limit(format)).unwrap();
             for operand in -limit..=limit {
                 let bytes = encode(format, operand).to_le_bytes();

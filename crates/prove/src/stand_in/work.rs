@@ -8,7 +8,7 @@ use super::memory::index;
 use super::{Ailment, Fault, LOOP, StandIn, TILE};
 use crate::device::{
     DeviceError, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, LOOP_WARPS, MARCH_LOG_BYTES,
-    MARCH_LOG_ENTRIES, Pattern, RECOMPUTE_LOG_BYTES, RECOMPUTE_LOG_ENTRIES, Span, Variant, Work,
+    MARCH_LOG_ENTRIES, Output, Pattern, RECOMPUTE_LOG_BYTES, RECOMPUTE_LOG_ENTRIES, Span, Variant, Work,
 };
 use crate::operands::{mix, operand, pattern_word};
 use crate::verify::operand::{encode, encode_output};
@@ -404,13 +404,13 @@ impl StandIn {
     }
 
     fn store(&self, gemm: &Gemm, tile: &Tile) -> Result<(), DeviceError> {
-        let size = gemm.format.output().bytes();
+        let size = Output::of(gemm.format).bytes();
         let mut memory = self.memory();
         for (row, values) in (tile.row..).zip(tile.values.chunks_exact(index(TILE.into()))) {
             let first = u64::from(row) * u64::from(gemm.n) + u64::from(tile.column);
             let mut bytes = Vec::with_capacity(index(size * u64::from(TILE)));
             for (value, number) in values.iter().zip(first..) {
-                let mut word = encode_output(gemm.format.output(), whole(*value)).to_le_bytes();
+                let mut word = encode_output(Output::of(gemm.format), whole(*value)).to_le_bytes();
                 for (at, bit) in self.ailments(|ailment| match *ailment {
                     Ailment::BadOutput { index, bit } => Some((index, bit)),
                     _ => None,
@@ -434,7 +434,7 @@ impl StandIn {
         let tile = self.tile(gemm, number)?;
         let sms = self.description.facts.sms.max(1);
         let sm = (0..sms).find(|sm| Some(*sm) != avoid).unwrap_or(0);
-        let size = gemm.format.output().bytes();
+        let size = Output::of(gemm.format).bytes();
         let mut bytes = vec![0; index(RECOMPUTE_LOG_BYTES)];
         let mut count = 0_u32;
         let mut memory = self.memory();
@@ -442,7 +442,7 @@ impl StandIn {
             let (row, column) = tile.place(i);
             let at = (u64::from(row) * u64::from(gemm.n) + u64::from(column)) * size;
             let got = word(memory.read(gemm.c.block.part(gemm.c.offset + at, size))?);
-            let expected = encode_output(gemm.format.output(), whole(*value));
+            let expected = encode_output(Output::of(gemm.format), whole(*value));
             if got == expected {
                 continue;
             }

@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn checksums_are_those_of_the_definition() {
-        for format in Format::ALL {
+        for &format in Format::ALL {
             let shape = shape(format);
             let sums = shape.checksums();
             assert_eq!(sums.len(), 12);

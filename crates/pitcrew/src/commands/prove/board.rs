@@ -52,14 +52,13 @@ impl Board {
         let live = &mut of.live;
         match progress {
             Progress::Began { step, .. } => {
-                let format: Option<Format> = step.format.map(Into::into);
-                live.phase = match format {
+                live.phase = match step.format {
                     Some(format) => format!("{} {format}", step.kind),
                     None => step.kind.to_string(),
                 };
                 live.rate = None;
                 live.variant = None;
-                live.expected = expected_of(&of.device, step.kind, format);
+                live.expected = expected_of(&of.device, step.kind, step.format);
                 None
             }
             Progress::Rate { rate, unit, .. } => {
