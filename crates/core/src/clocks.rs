@@ -44,6 +44,12 @@ pub const REASONS: &[Reason] = &[
     reason(0x100, "display", Hold::Setting),
 ];
 
+/// The bits of all reasons of a kind.
+pub fn bits(hold: Hold) -> u64 {
+    let of_kind = REASONS.iter().filter(|reason| reason.hold == hold);
+    of_kind.fold(0, |bits, reason| bits | reason.bit)
+}
+
 /// The reasons in `bits`, gravest kind first; of one kind by bit.
 pub fn reasons(bits: u64) -> Vec<&'static Reason> {
     let mut found: Vec<_> = REASONS.iter().filter(|reason| bits & reason.bit != 0).collect();
@@ -74,7 +80,7 @@ pub fn words(bits: u64) -> String {
 
 /// True when the card protects itself.
 pub fn is_braked(bits: u64) -> bool {
-    reasons(bits).iter().any(|reason| reason.hold == Hold::Brake)
+    bits & self::bits(Hold::Brake) != 0
 }
 
 #[cfg(test)]

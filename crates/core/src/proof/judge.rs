@@ -112,24 +112,8 @@ fn completeness(device: &DeviceEvidence, evidence: &Evidence, found: &mut Found)
     for phase in &device.phases {
         let title = phase.title();
         found.phase = Some(title.clone());
-        match &phase.outcome {
-            Outcome::Failed { why } => {
-                let text = format!("{title} could not end: {why}");
-                found.add(Verdict::ErrorSetup, ReasonCode::PhaseFailed, text);
-            }
-            Outcome::Skipped {
-                skip: Skip::NotTested,
-                why,
-            } => {
-                let text = format!("{title} was not tested: {why}");
-                found.add(Verdict::Warn, ReasonCode::NotTested, text);
-            }
-            Outcome::Ran if !has_verified(phase) => {
-                let text = format!("{title} ran and verified nothing");
-                found.add(Verdict::Warn, ReasonCode::NotTested, text);
-            }
-            _ => {}
-        }
+        let nothing = (!has_verified(phase)).then_some("verified nothing");
+        tested(&title, &phase.outcome, nothing, found);
     }
     found.phase = None;
     if device.setup_error.is_some() || evidence.run.interrupted.is_some() {
@@ -156,24 +140,32 @@ fn completeness(device: &DeviceEvidence, evidence: &Evidence, found: &mut Found)
 fn completeness_of_peers(evidence: &Evidence, found: &mut Found) {
     for path in &evidence.peers {
         let title = format!("the copy from GPU {} to GPU {}", path.from, path.to);
-        match &path.outcome {
-            Outcome::Failed { why } => {
-                let text = format!("{title} could not end: {why}");
-                found.add(Verdict::ErrorSetup, ReasonCode::PhaseFailed, text);
-            }
-            Outcome::Skipped {
-                skip: Skip::NotTested,
-                why,
-            } => {
-                let text = format!("{title} was not tested: {why}");
-                found.add(Verdict::Warn, ReasonCode::NotTested, text);
-            }
-            Outcome::Ran if path.verified_bytes == 0 => {
-                let text = format!("{title} ran and nothing was compared");
-                found.add(Verdict::Warn, ReasonCode::NotTested, text);
-            }
-            _ => {}
+        let nothing = (path.verified_bytes == 0).then_some("nothing was compared");
+        tested(&title, &path.outcome, nothing, found);
+    }
+}
+
+/// Tells what is called so and did not end, was not tested, or ran and shows `nothing`.
+fn tested(title: &str, outcome: &Outcome, nothing: Option<&str>, found: &mut Found) {
+    match outcome {
+        Outcome::Failed { why } => {
+            let text = format!("{title} could not end: {why}");
+            found.add(Verdict::ErrorSetup, ReasonCode::PhaseFailed, text);
         }
+        Outcome::Skipped {
+            skip: Skip::NotTested,
+            why,
+        } => {
+            let text = format!("{title} was not tested: {why}");
+            found.add(Verdict::Warn, ReasonCode::NotTested, text);
+        }
+        Outcome::Ran => {
+            if let Some(nothing) = nothing {
+                let text = format!("{title} ran and {nothing}");
+                found.add(Verdict::Warn, ReasonCode::NotTested, text);
+            }
+        }
+        Outcome::Skipped { .. } | Outcome::Interrupted => {}
     }
 }
 

@@ -1,9 +1,9 @@
 //! What is around the GPU: heat, power, slot, others who use it. And why clocks were where they were.
 
 use super::Found;
+use crate::clocks::{Hold, bits};
 use crate::proof::{DeviceEvidence, Phase, ReasonCode, Sample, Verdict};
 
-const POWER_CAP: u64 = 0x4;
 /// The clocks of applications, or of all GPUs of a group.
 const CLOCKS_SET: u64 = 0x2 | 0x10;
 const HW_SLOWDOWN: u64 = 0x8;
@@ -150,9 +150,9 @@ pub(super) fn clock_reason(device: &DeviceEvidence, phase: &Phase) -> ClockReaso
         .collect();
     // A third of the time is enough to be seen in a median.
     let often = |bits| with(&samples, bits) * 3 >= samples.len().max(1);
-    if often(HW_SLOWDOWN | SW_THERMAL | HW_THERMAL | POWER_BRAKE) {
+    if often(bits(Hold::Brake)) {
         ClockReason::Brake
-    } else if often(POWER_CAP) {
+    } else if often(bits(Hold::Normal)) {
         ClockReason::PowerLimit
     } else if often(CLOCKS_SET) {
         ClockReason::Set

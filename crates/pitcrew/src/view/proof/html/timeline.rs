@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use pitcrew_core::clocks;
+use pitcrew_core::clocks::{self, Hold};
 use pitcrew_core::proof::{DeviceEvidence, Phase, Report, Sample};
 
 use super::escaped;
@@ -19,9 +19,6 @@ const POINTS: usize = 900;
 
 /// Most spans of one phase that are drawn: with more of them they are pixels.
 const SPANS: usize = 300;
-
-const HEAT_AND_POWER: u64 = 0x8 | 0x20 | 0x40 | 0x80;
-const POWER_LIMIT: u64 = 0x4;
 
 struct Panel {
     name: &'static str,
@@ -137,7 +134,8 @@ fn panels(device: &DeviceEvidence) -> Vec<Panel> {
 
 /// Where something slowed the card: behind everything else.
 fn bands(samples: &[&Sample], time: Scale, bottom: f64, out: &mut String) {
-    for (bits, class) in [(POWER_LIMIT, "capped"), (HEAT_AND_POWER, "braked")] {
+    for (hold, class) in [(Hold::Normal, "capped"), (Hold::Brake, "braked")] {
+        let bits = clocks::bits(hold);
         let mut open: Option<(f64, f64, u64)> = None;
         let mut close = |band: Option<(f64, f64, u64)>| {
             let Some((from, to, reasons)) = band else { return };
@@ -344,16 +342,17 @@ fn path(
 }
 
 fn legend(samples: &[&Sample]) -> String {
-    let has = |bits: u64| {
+    let has = |hold| {
+        let bits = clocks::bits(hold);
         samples
             .iter()
             .any(|sample| sample.reasons.is_some_and(|reasons| reasons & bits != 0))
     };
     let mut out = String::from("<p class=\"legend\">");
-    if has(POWER_LIMIT) {
+    if has(Hold::Normal) {
         out.push_str("<span class=\"key capped\"></span>at its power limit, as cards work ");
     }
-    if has(HEAT_AND_POWER) {
+    if has(Hold::Brake) {
         out.push_str("<span class=\"key braked\"></span>slowed down by heat or the power supply ");
     }
     if samples.iter().any(|sample| sample.memory_temperature_c.is_some()) {
