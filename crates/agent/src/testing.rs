@@ -29,6 +29,57 @@ pub(crate) const NODE: &str = "worker-1";
 /// Seconds since 1970 at all times.
 pub(crate) const NOW: u64 = 1_764_000_000;
 
+/// Methods of [`System`] that a test never comes to.
+macro_rules! never_asked {
+    ($($method:ident),+) => { $(never_asked!(@ $method);)+ };
+    (@ load_module) => {
+        fn load_module(&self, _: &str) -> BoxFuture<'_, std::io::Result<()>> {
+            unreachable!("no module is loaded")
+        }
+    };
+    (@ make_char_device) => {
+        fn make_char_device(&self, _: &std::path::Path, _: u32, _: u32) -> std::io::Result<()> {
+            unreachable!("no device is made")
+        }
+    };
+    (@ restart_unit) => {
+        fn restart_unit<'a>(&'a self, _: &'a str) -> BoxFuture<'a, std::io::Result<()>> {
+            unreachable!("nothing is restarted")
+        }
+    };
+    (@ start) => {
+        fn start<'a>(
+            &'a self,
+            _: &'a str,
+            _: &'a std::path::Path,
+            _: &'a [String],
+            _: &'a [(String, String)],
+        ) -> BoxFuture<'a, std::io::Result<Box<dyn crate::deps::Process>>> {
+            unreachable!("nothing is started")
+        }
+    };
+    (@ find) => {
+        fn find<'a>(
+            &'a self,
+            _: &'a str,
+        ) -> BoxFuture<'a, std::io::Result<Option<Box<dyn crate::deps::Process>>>> {
+            unreachable!("nothing is looked for")
+        }
+    };
+    (@ run) => {
+        fn run<'a>(
+            &'a self,
+            _: &'a std::path::Path,
+            _: &'a [String],
+            _: &'a [(String, String)],
+            _: &'a str,
+        ) -> BoxFuture<'a, std::io::Result<String>> {
+            unreachable!("nothing is run")
+        }
+    };
+}
+pub(crate) use never_asked;
+
 struct Stopped;
 
 impl Clock for Stopped {

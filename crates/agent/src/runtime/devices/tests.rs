@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use pitcrew_scenario::HostRoot;
 
 use super::*;
-use crate::deps::Process;
+use crate::testing::never_asked;
 
 /// Remembers what it was asked for.
 #[derive(Default)]
@@ -18,6 +18,8 @@ struct Kernel {
 }
 
 impl System for Kernel {
+    never_asked!(restart_unit, start, find, run);
+
     fn load_module(&self, name: &str) -> BoxFuture<'_, io::Result<()>> {
         let result = if self.refuses_modules {
             Err(io::Error::other("Key was rejected by service"))
@@ -35,34 +37,6 @@ impl System for Kernel {
         let path = path.to_owned();
         self.made.lock().unwrap().insert(Node { path, major, minor });
         Ok(())
-    }
-
-    fn restart_unit<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<()>> {
-        unreachable!("nothing is restarted for devices")
-    }
-
-    fn start<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a Path,
-        _: &'a [String],
-        _: &'a [(String, String)],
-    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
-        unreachable!("nothing is started for devices")
-    }
-
-    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
-        unreachable!("nothing is started for devices")
-    }
-
-    fn run<'a>(
-        &'a self,
-        _: &'a Path,
-        _: &'a [String],
-        _: &'a [(String, String)],
-        _: &'a str,
-    ) -> BoxFuture<'a, io::Result<String>> {
-        unreachable!("nothing is run for devices")
     }
 }
 

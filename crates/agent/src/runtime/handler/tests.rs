@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 use pitcrew_host::containerd::effective;
 
 use super::*;
-use crate::deps::Process;
 use crate::runtime::install::tests::Node;
 use crate::runtime::install::{There, Uses, plan as install};
 use crate::runtime::uninstall::{self, Sites, look_and_plan};
 use crate::runtime::{Handler, assess};
+use crate::testing::never_asked;
 
 const MAIN: &str = "/etc/containerd/config.toml";
 const OURS: &str = "/etc/containerd/conf.d/99-pitcrew.toml";
@@ -384,31 +384,7 @@ struct Told {
 }
 
 impl System for Told {
-    fn load_module(&self, _: &str) -> BoxFuture<'_, io::Result<()>> {
-        unreachable!("no module is loaded")
-    }
-
-    fn make_char_device(&self, _: &Path, _: u32, _: u32) -> io::Result<()> {
-        unreachable!("no device is made")
-    }
-
-    fn restart_unit<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<()>> {
-        unreachable!("nothing is restarted")
-    }
-
-    fn start<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a Path,
-        _: &'a [String],
-        _: &'a [(String, String)],
-    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
-        unreachable!("nothing is started")
-    }
-
-    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
-        unreachable!("nothing is looked for")
-    }
+    never_asked!(load_module, make_char_device, restart_unit, start, find);
 
     fn run<'a>(
         &'a self,

@@ -11,8 +11,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::deps::{Process, System};
+use crate::deps::System;
 use crate::runtime::tier::{Tier, Way};
+use crate::testing::never_asked;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_764_000_000 + seconds).unwrap()
@@ -314,6 +315,8 @@ impl Machine {
 }
 
 impl System for Machine {
+    never_asked!(load_module, make_char_device, start, find, run);
+
     fn restart_unit<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, io::Result<()>> {
         async move {
             assert_eq!(unit, self.unit);
@@ -327,38 +330,6 @@ impl System for Machine {
             Ok(())
         }
         .boxed()
-    }
-
-    fn load_module(&self, _: &str) -> BoxFuture<'_, io::Result<()>> {
-        unreachable!("no module is loaded for a restart")
-    }
-
-    fn make_char_device(&self, _: &Path, _: u32, _: u32) -> io::Result<()> {
-        unreachable!("no device is made for a restart")
-    }
-
-    fn start<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a Path,
-        _: &'a [String],
-        _: &'a [(String, String)],
-    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
-        unreachable!("nothing is started for a restart")
-    }
-
-    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
-        unreachable!("nothing is started for a restart")
-    }
-
-    fn run<'a>(
-        &'a self,
-        _: &'a Path,
-        _: &'a [String],
-        _: &'a [(String, String)],
-        _: &'a str,
-    ) -> BoxFuture<'a, io::Result<String>> {
-        unreachable!("nothing is run for a restart")
     }
 }
 
