@@ -182,6 +182,14 @@ impl Products {
         Ok(records.chunks(of_gemm).map(<[GemmRecord]>::to_vec).collect())
     }
 
+    /// The checksums that must come out.
+    fn golden(&self) -> &[u32] {
+        self.golden
+            .as_ref()
+            .map(|(_, golden)| &**golden)
+            .unwrap_or_default()
+    }
+
     /// Checks what a batch has written, and looks again at what is wrong.
     fn check(
         &mut self,
@@ -190,15 +198,11 @@ impl Products {
         slots: usize,
         tally: &mut Tally,
     ) -> Result<(), Stop> {
-        let golden = self
-            .golden
-            .as_ref()
-            .map(|(_, golden)| golden.clone())
-            .unwrap_or_default();
+        let golden = self.golden();
         let of_tile = u64::from(set.shape.tile_rows) * u64::from(set.shape.tile_columns);
         let mut wrong = Vec::new();
         for (slot, records) in Self::take_records(bench, set, slots)?.into_iter().enumerate() {
-            let found = mismatches(&records, &golden, self.iteration + slot as u64);
+            let found = mismatches(&records, golden, self.iteration + slot as u64);
             for (tile, record) in (0..).zip(&records) {
                 tally.tile(record.sm, found.iter().any(|mismatch| mismatch.tile == tile));
             }
@@ -281,11 +285,7 @@ impl Products {
             gemm.records,
             &vec![0; usize::try_from(set.of_gemm).unwrap_or_default()],
         )?;
-        let golden = self
-            .golden
-            .as_ref()
-            .map(|(_, golden)| &**golden)
-            .unwrap_or_default();
+        let golden = self.golden();
         let again = [first, second]
             .iter()
             .flat_map(|records| mismatches(records, golden, 0))
@@ -364,16 +364,12 @@ impl Products {
         time: Duration,
         tally: &mut Tally,
     ) -> Result<(), Stop> {
-        let golden = self
-            .golden
-            .as_ref()
-            .map(|(_, golden)| golden.clone())
-            .unwrap_or_default();
+        let golden = self.golden();
         let gemm = self.gemm(set, 0);
         let wrong: Vec<u32> = {
             bench.run(&[Work::Gemm(gemm)])?;
             let found = gemm_records(&bench.read(gemm.records)?);
-            mismatches(&found, &golden, 0)
+            mismatches(&found, golden, 0)
                 .iter()
                 .map(|mismatch| mismatch.tile)
                 .collect()
