@@ -233,23 +233,23 @@ pub(crate) fn is_our_file(root: &Path, path: &Path) -> bool {
     text.lines().any(|line| line.starts_with("pitcrew.dev/"))
 }
 
-/// Takes away all labels that were written to a Node, and the `NodeFeature` in `namespace` if it is ours: for the end of
-/// the agent on this node. What others have written stays.
+/// Takes away all labels that were written to a Node: for the end of the agent on this node. What others have written
+/// stays.
 ///
 /// # Errors
 /// Where the API server doesn't answer, or refuses.
-pub async fn remove(client: Client, node: &str, namespace: Option<&str>) -> Result<(), RemoveError> {
-    let failed = |source| RemoveError {
-        node: node.to_owned(),
-        source,
-    };
-    object::give_up_node(client.clone(), node).await.map_err(failed)?;
-    match namespace {
-        Some(namespace) => object::give_up_feature(client, node, namespace)
-            .await
-            .map_err(failed),
-        None => Ok(()),
-    }
+pub(crate) async fn remove(client: Client, node: &str) -> Result<(), RemoveError> {
+    let removed = object::give_up_node(client, node).await;
+    removed.map_err(|source| RemoveError::new(node, source))
+}
+
+/// The same for the `NodeFeature` of a node in `namespace`, if it is ours.
+///
+/// # Errors
+/// Where the API server doesn't answer, or refuses.
+pub(crate) async fn remove_feature(client: Client, node: &str, namespace: &str) -> Result<(), RemoveError> {
+    let removed = object::give_up_feature(client, node, namespace).await;
+    removed.map_err(|source| RemoveError::new(node, source))
 }
 
 /// Labels could not be taken away.
@@ -258,6 +258,15 @@ pub async fn remove(client: Client, node: &str, namespace: Option<&str>) -> Resu
 pub struct RemoveError {
     node: String,
     source: Box<kube::Error>,
+}
+
+impl RemoveError {
+    fn new(node: &str, source: Box<kube::Error>) -> Self {
+        Self {
+            node: node.to_owned(),
+            source,
+        }
+    }
 }
 
 /// A path of the host below where its root is.

@@ -11,7 +11,6 @@ mod inventory;
 mod judge;
 mod keep;
 pub mod markers;
-mod remove;
 mod request;
 mod taint;
 mod writer;
@@ -23,7 +22,6 @@ pub use judge::{HANDLER_MISSING, HANDLER_PENDING, Judgement, REGISTERING, STARTI
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 pub use keep::keep;
 use pitcrew_api::Condition;
-pub use remove::{RemoveError, remove};
 
 /// Key of the taint that is taken off a node when it is ready, unless another one is asked for.
 pub const STARTUP_TAINT: &str = "pitcrew.dev/not-ready";

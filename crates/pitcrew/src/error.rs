@@ -101,10 +101,6 @@ pub(crate) enum Error {
     #[error(transparent)]
     UninstallStep(#[from] pitcrew_agent::runtime::install::StepError),
     #[error(transparent)]
-    UninstallLabels(#[from] pitcrew_agent::labels::RemoveError),
-    #[error(transparent)]
-    UninstallStatus(#[from] pitcrew_agent::status::RemoveError),
-    #[error(transparent)]
     Agent(#[from] pitcrew_agent::run::Error),
 }
 
@@ -146,8 +142,6 @@ impl Error {
             | Self::Uninstall(_)
             | Self::UninstallMps(_)
             | Self::UninstallStep(_)
-            | Self::UninstallLabels(_)
-            | Self::UninstallStatus(_)
             | Self::Encode(_) => ExitStatus::CouldNotTell,
         }
     }
@@ -226,8 +220,6 @@ impl Hint for Error {
             | Self::Uninstall(_)
             | Self::UninstallMps(_)
             | Self::UninstallStep(_)
-            | Self::UninstallLabels(_)
-            | Self::UninstallStatus(_)
             | Self::CdiWrite(_)
             | Self::NoThread(_)
             | Self::Inject(_)

@@ -124,7 +124,7 @@ impl Our<'_> {
             return Ok(Outcome::Nothing);
         }
         if !self.is_only_said {
-            labels::remove(self.client.clone(), self.node, None).await?;
+            labels::remove(self.client.clone(), self.node).await?;
         }
         Ok(Outcome::Taken)
     }
@@ -171,7 +171,7 @@ impl Our<'_> {
             return Ok(Outcome::Nothing);
         }
         if !self.is_only_said {
-            labels::remove(self.client.clone(), self.node, Some(self.namespace)).await?;
+            labels::remove_feature(self.client.clone(), self.node, self.namespace).await?;
         }
         Ok(Outcome::Taken)
     }
