@@ -40,7 +40,7 @@ use crate::node::{Known, Told, why};
 use crate::notice::{Level, Topic};
 use crate::snapshot::Problem;
 
-pub use select::{By, Choice, Fallback, ParseFallbackError, Unselected, select};
+pub use select::{By, Choice, Fallback, Unselected, select};
 
 /// Label of a Node that names its configuration.
 pub const LABEL: &str = "nvidia.com/device-plugin.config";

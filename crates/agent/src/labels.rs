@@ -27,7 +27,6 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Node;
-use kube::Client;
 use kube::core::PartialObjectMeta;
 use pitcrew_core::labels::Offer;
 use pitcrew_core::plugin::config::{Flags, GfdFlags, Interval};
@@ -41,7 +40,7 @@ use crate::snapshot::{Problem, Snapshot};
 
 use ledger::{Ledger, Left, Plan};
 use object::{Object, WriteError};
-pub(crate) use object::{feature_name, has_our_feature};
+pub(crate) use object::{feature_name, give_up_feature, give_up_node};
 use seen::Seen;
 use wish::{Memory, Wish};
 
@@ -190,11 +189,13 @@ pub async fn keep(
 pub(crate) async fn leave(deps: &Deps, sink: &Sink) {
     let node = &deps.settings.node;
     let left = match (sink, deps.client.clone()) {
-        (Sink::Node, Some(client)) => object::give_up_node(client, node)
+        (Sink::Node, Some(client)) => give_up_node(client, node, false)
             .await
+            .map(|_| ())
             .map_err(|error| why(&*error)),
-        (Sink::NodeFeature { namespace }, Some(client)) => object::give_up_feature(client, node, namespace)
+        (Sink::NodeFeature { namespace }, Some(client)) => give_up_feature(client, node, namespace, false)
             .await
+            .map(|_| ())
             .map_err(|error| why(&*error)),
         (Sink::File { path, .. }, _) => {
             file::remove(&under(&deps.root, path)).map_err(|error| error.to_string())
@@ -231,42 +232,6 @@ pub(crate) fn has_ours(node: &PartialObjectMeta<Node>) -> bool {
 pub(crate) fn is_our_file(root: &Path, path: &Path) -> bool {
     let text = std::fs::read_to_string(under(root, path)).unwrap_or_default();
     text.lines().any(|line| line.starts_with("pitcrew.dev/"))
-}
-
-/// Takes away all labels that were written to a Node: for the end of the agent on this node. What others have written
-/// stays.
-///
-/// # Errors
-/// Where the API server doesn't answer, or refuses.
-pub(crate) async fn remove(client: Client, node: &str) -> Result<(), RemoveError> {
-    let removed = object::give_up_node(client, node).await;
-    removed.map_err(|source| RemoveError::new(node, source))
-}
-
-/// The same for the `NodeFeature` of a node in `namespace`, if it is ours.
-///
-/// # Errors
-/// Where the API server doesn't answer, or refuses.
-pub(crate) async fn remove_feature(client: Client, node: &str, namespace: &str) -> Result<(), RemoveError> {
-    let removed = object::give_up_feature(client, node, namespace).await;
-    removed.map_err(|source| RemoveError::new(node, source))
-}
-
-/// Labels could not be taken away.
-#[derive(Debug, thiserror::Error)]
-#[error("the labels of node `{node}` can't be taken away; `kubectl label node {node} KEY-` does it for each")]
-pub struct RemoveError {
-    node: String,
-    source: Box<kube::Error>,
-}
-
-impl RemoveError {
-    fn new(node: &str, source: Box<kube::Error>) -> Self {
-        Self {
-            node: node.to_owned(),
-            source,
-        }
-    }
 }
 
 /// A path of the host below where its root is.

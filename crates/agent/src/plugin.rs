@@ -19,6 +19,7 @@ mod tell;
 
 pub use answer::{Answer, Answers, Extras, Nodes, Shared};
 pub(crate) use ledger::Ledger;
+pub(crate) use offer::sickness;
 pub use plugins::{Place, Plugins, Status, Wanted};
 pub use sockets::is_our_socket;
 pub use strategy::{Choice, Strategy};

@@ -281,7 +281,7 @@ impl Main {
 }
 
 /// Sends a value where it is another one.
-fn put<T: PartialEq>(to: &watch::Sender<T>, value: T) {
+pub(crate) fn put<T: PartialEq>(to: &watch::Sender<T>, value: T) {
     to.send_if_modified(|old| {
         let differs = *old != value;
         *old = value;

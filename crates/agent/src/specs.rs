@@ -263,7 +263,9 @@ impl Draft {
         let mut others = Vec::new();
         for kind in [pitcrew_cdi::spec::GPU, pitcrew_cdi::spec::MANAGEMENT_GPU] {
             let options = basis.options(kind)?;
-            let made = if is_defined(&there, kind, &basis.dir, &options)? || plugin.new.is_none() {
+            let made = if is_defined(&there, kind, &basis.dir, |spec| is_ours(spec, &options.hook))?
+                || plugin.new.is_none()
+            {
                 None
             } else {
                 let made = if kind == pitcrew_cdi::spec::GPU {
@@ -280,7 +282,7 @@ impl Draft {
         }
         for what in Extra::ALL.into_iter().filter(|what| basis.extras.has(*what)) {
             let kind = Extras::kind(what);
-            if is_defined_elsewhere(&there, &kind, &basis.dir)? {
+            if is_defined(&there, &kind, &basis.dir, |_| true)? {
                 continue;
             }
             let mut made = generate::extra(what, fs, &basis.options(&kind)?);
@@ -387,23 +389,18 @@ fn name_of(kind: &str) -> Result<String, Error> {
     Ok(format!("{}.{}", kind.file_stem(), Encoding::Json.ending()))
 }
 
-/// True where a file that isn't ours defines devices of this kind.
-fn is_defined(there: &Directories, kind: &str, dir: &Path, options: &Options) -> Result<bool, Error> {
+/// True where a file that isn't ours defines devices of this kind: it has another name, or `is_ours` isn't true of it.
+fn is_defined(
+    there: &Directories,
+    kind: &str,
+    dir: &Path,
+    is_ours: impl Fn(&Spec) -> bool,
+) -> Result<bool, Error> {
     let ours = dir.join(name_of(kind)?);
     Ok(there.files.iter().any(|file| {
         let Ok(spec) = &file.spec else { return false };
-        let is_ours = of_run(&file.path) == of_run(&ours) && is_ours(spec, &options.hook);
-        spec.kind == kind && !is_ours
+        spec.kind == kind && !(of_run(&file.path) == of_run(&ours) && is_ours(spec))
     }))
-}
-
-/// True where another file than ours defines devices of this kind.
-fn is_defined_elsewhere(there: &Directories, kind: &str, dir: &Path) -> Result<bool, Error> {
-    let ours = dir.join(name_of(kind)?);
-    let is_other = |file: &directories::File| {
-        of_run(&file.path) != of_run(&ours) && file.spec.as_ref().is_ok_and(|spec| spec.kind == kind)
-    };
-    Ok(there.files.iter().any(is_other))
 }
 
 /// True for a specification whose hooks are a program of ours, of whatever version: `.../pitcrew/VERSION/HOOK`.

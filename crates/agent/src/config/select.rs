@@ -1,7 +1,6 @@
 //! Which of several configurations counts.
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 
 use super::LABEL;
 use crate::snapshot::Problem;
@@ -18,25 +17,6 @@ pub enum Fallback {
     Single,
     /// None: the defaults.
     Empty,
-}
-
-/// A fallback is none.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no fallback: they are `named`, `single` and `empty`")]
-pub struct ParseFallbackError(String);
-
-impl FromStr for Fallback {
-    type Err = ParseFallbackError;
-
-    /// As NVIDIA's config-manager calls them.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "named" => Ok(Self::Named),
-            "single" => Ok(Self::Single),
-            "empty" => Ok(Self::Empty),
-            other => Err(ParseFallbackError(other.to_owned())),
-        }
-    }
 }
 
 /// Who names the configuration of this node.

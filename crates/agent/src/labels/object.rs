@@ -214,14 +214,22 @@ pub(super) fn advice(error: &(dyn std::error::Error + 'static), node: &str) -> (
     }
 }
 
-/// Gives up all labels of a Node.
-pub(super) async fn give_up_node(client: Client, node: &str) -> Result<(), Box<kube::Error>> {
+/// Gives up all labels of a Node: for the end of the agent there, or another sink. What others have written stays. False
+/// where there is none of ours; with `is_only_said` nothing is changed.
+pub(crate) async fn give_up_node(
+    client: Client,
+    node: &str,
+    is_only_said: bool,
+) -> Result<bool, Box<kube::Error>> {
     let nodes: Api<Node> = Api::all(client);
     let Some(found) = nodes.get_metadata_opt(node).await.map_err(Box::new)? else {
-        return Ok(());
+        return Ok(false);
     };
     if seen_of_node(&found).ours.is_empty() {
-        return Ok(());
+        return Ok(false);
+    }
+    if is_only_said {
+        return Ok(true);
     }
     let patch = json!({
         "apiVersion": "v1",
@@ -231,44 +239,32 @@ pub(super) async fn give_up_node(client: Client, node: &str) -> Result<(), Box<k
     let params = PatchParams::apply(MANAGER).force();
     let done = nodes.patch_metadata(node, &params, &Patch::Apply(&patch)).await;
     done.map_err(Box::new)?;
-    Ok(())
-}
-
-/// True where there is a `NodeFeature` with labels that we wrote; false also where there is no such kind.
-pub(crate) async fn has_our_feature(
-    client: Client,
-    node: &str,
-    namespace: &str,
-) -> Result<bool, kube::Error> {
-    let Object::Feature(api, _) = Object::feature(client, node, namespace) else {
-        return Ok(false);
-    };
-    let found = api.get_opt(&feature_name(node)).await?;
-    Ok(found.is_some_and(|found| {
-        let labels = labels_in(&found.data, Place::Spec);
-        !Seen::new(&found.metadata, labels, Place::Spec).ours.is_empty()
-    }))
+    Ok(true)
 }
 
 /// Deletes the `NodeFeature` that we made, or gives our labels in it up where others write there, too: GPU Feature
-/// Discovery's is called the same.
-pub(super) async fn give_up_feature(
+/// Discovery's is called the same. False where there is none of ours; with `is_only_said` nothing is changed.
+pub(crate) async fn give_up_feature(
     client: Client,
     node: &str,
     namespace: &str,
-) -> Result<(), Box<kube::Error>> {
+    is_only_said: bool,
+) -> Result<bool, Box<kube::Error>> {
     let object = Object::feature(client, node, namespace);
     let Object::Feature(api, _) = &object else {
-        return Ok(());
+        return Ok(false);
     };
     let name = feature_name(node);
     // Also where there is no such kind.
     let Some(found) = api.get_opt(&name).await.map_err(Box::new)? else {
-        return Ok(());
+        return Ok(false);
     };
     let seen = Seen::new(&found.metadata, labels_in(&found.data, Place::Spec), Place::Spec);
     if seen.ours.is_empty() {
-        return Ok(());
+        return Ok(false);
+    }
+    if is_only_said {
+        return Ok(true);
     }
     let managers = found.metadata.managed_fields.iter().flatten();
     let is_shared = managers
@@ -288,6 +284,6 @@ pub(super) async fn give_up_feature(
     };
     match done {
         Err(error) if !is_gone(&error) => Err(Box::new(error)),
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }

@@ -76,13 +76,10 @@ pub(super) struct Running {
 
 impl Ground {
     pub(super) fn new(deps: &Deps, place: Place) -> Self {
+        let (system, host) = (Arc::clone(&deps.system), Arc::clone(&deps.host));
         Self {
-            system: Arc::clone(&deps.system),
-            host: Arc::clone(&deps.host),
-            notices: deps.notices.clone(),
             policy: deps.settings.mps_compute_mode,
-            disk: Disk::new(&deps.root, &place),
-            place,
+            ..Self::to_remove(system, host, &deps.root, deps.notices.clone(), place)
         }
     }
 
@@ -178,10 +175,10 @@ impl Ground {
             // One that nobody finds is another's, or gone.
             None => self.find(&daemon.resource).await.ok().flatten(),
         };
-        if let Some(process) = process {
+        if let Some(mut process) = process {
             match self.program(CONTROL) {
                 Ok(control) => self.end(&control, daemon, process).await,
-                Err(_) => self.kill(process).await,
+                Err(_) => process.end().await,
             }
         }
         self.disk.forget_daemon(&daemon.resource);
@@ -190,13 +187,9 @@ impl Ground {
     }
 
     /// Asks it to end, which takes its servers along, and ends what is left of it then.
-    async fn end(&self, control: &Path, daemon: &Daemon, process: Box<dyn Process>) {
+    async fn end(&self, control: &Path, daemon: &Daemon, mut process: Box<dyn Process>) {
         // It fails also where nobody serves, or a server had failed before.
         let _ = self.control_within(control, daemon, QUIT, END).await;
-        self.kill(process).await;
-    }
-
-    async fn kill(&self, mut process: Box<dyn Process>) {
         process.end().await;
     }
 
@@ -245,7 +238,7 @@ impl Ground {
         match failed {
             None => Ok(process),
             Some(problem) => {
-                self.kill(process).await;
+                process.end().await;
                 Err(problem)
             }
         }

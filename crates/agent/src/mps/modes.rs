@@ -39,7 +39,7 @@ impl Ground {
         }
         let mut all = Vec::new();
         for part in &daemon.gpus {
-            let Some(open) = self.settle(policy, &part.uuid).await? else {
+            let Some(open) = self.settle(&part.uuid).await? else {
                 continue;
             };
             if open.mode == Some(Mode::Prohibited) {
@@ -54,7 +54,7 @@ impl Ground {
     }
 
     /// Brings one GPU into its mode; what is to know where it isn't exclusive then.
-    async fn settle(&self, policy: Policy, uuid: &str) -> Result<Option<Open>, Problem> {
+    async fn settle(&self, uuid: &str) -> Result<Option<Open>, Problem> {
         let open = |mode, why: String| {
             Ok(Some(Open {
                 uuid: uuid.to_owned(),
@@ -64,7 +64,7 @@ impl Ground {
         };
         let smi = match self.program(SMI) {
             Ok(smi) => smi,
-            Err(problem) if policy == Policy::Exclusive => return Err(problem),
+            Err(problem) if self.policy == Policy::Exclusive => return Err(problem),
             Err(problem) => return open(None, problem.message),
         };
         let mode = match self.mode(&smi, uuid).await {
@@ -72,7 +72,7 @@ impl Ground {
             Ok(mode) => mode,
             Err(error) => return open(None, error.to_string()),
         };
-        if policy == Policy::Leave {
+        if self.policy == Policy::Leave {
             return Ok(Some(Open {
                 uuid: uuid.to_owned(),
                 mode: Some(mode),

@@ -53,6 +53,14 @@ impl Offer {
     }
 }
 
+/// Why a device is sick: its GPU is, or the MIG device itself.
+pub(crate) fn sickness<'a>(
+    sick: &'a BTreeMap<String, String>,
+    device: &pitcrew_core::plugin::Device,
+) -> Option<&'a String> {
+    sick.get(&device.gpu).or_else(|| sick.get(&device.uuid))
+}
+
 /// Ids of a resource that must not be used, with the reason: all replicas and MIG devices of a sick GPU, a sick MIG
 /// device, what no container could start with, and ids whose device somebody else holds.
 pub(crate) fn unhealthy(
@@ -63,8 +71,7 @@ pub(crate) fn unhealthy(
 ) -> BTreeMap<String, String> {
     let mut unhealthy = BTreeMap::new();
     for device in &resource.devices {
-        let is_sick = sick.get(&device.gpu).or_else(|| sick.get(&device.uuid));
-        let why = is_sick
+        let why = sickness(sick, device)
             .cloned()
             .or_else(|| answers.obstacle(resource, &device.uuid))
             .or_else(|| held_back.get(&resource.name)?.get(&device.id).cloned());

@@ -19,7 +19,7 @@ use crate::notice::{Level, Topic};
 use crate::runtime::handler::loaded;
 use crate::runtime::install::{Executor, There, Uses, collect};
 use crate::runtime::restart::{Restarter, Seen, Told, trap};
-use crate::runtime::{assess, runtime_class};
+use crate::runtime::{Way, assess, runtime_class};
 use crate::snapshot::Problem;
 
 /// Between two steps of a restart, or attempts at the API server.
@@ -75,8 +75,9 @@ pub(super) async fn keep(deps: Arc<Deps>, mut channels: Channels) {
                     }
                 }
             }
-            look_at = who_waits(&deps, &host, &mut looker, &mut told_waiting, &channels.waiting).await;
-            restart(&deps, &host, &home, &mut restarter, &channels.problem).await;
+            let way = assess(&host).since(loaded(&*deps.host, &home));
+            look_at = who_waits(&deps, &way, &mut looker, &mut told_waiting, &channels.waiting).await;
+            restart(&deps, &host, &way, &home, &mut restarter, &channels.problem).await;
             if Instant::now() >= collect_at {
                 collect_at = Instant::now() + COLLECT;
                 let deps = Arc::clone(&deps);
@@ -97,14 +98,13 @@ pub(super) async fn keep(deps: Arc<Deps>, mut channels: Channels) {
 /// Looks for pods that can't start for want of the handler, where it is time; when it is time again.
 async fn who_waits(
     deps: &Deps,
-    host: &Host,
+    way: &Way,
     looker: &mut waiting::Looker,
     told: &mut Failures,
     to: &watch::Sender<Vec<String>>,
 ) -> Option<Instant> {
     let client = deps.client.clone()?;
-    let way = assess(host);
-    let Some(due) = looker.due(&way) else {
+    let Some(due) = looker.due(way) else {
         super::put(to, Vec::new());
         return None;
     };
@@ -126,12 +126,13 @@ async fn who_waits(
             }
         }
     }
-    looker.due(&way)
+    looker.due(way)
 }
 
 async fn restart(
     deps: &Deps,
     host: &Host,
+    way: &Way,
     home: &std::path::Path,
     restarter: &mut Option<Restarter>,
     problem: &watch::Sender<Option<Problem>>,
@@ -141,14 +142,13 @@ async fn restart(
         let namespace = client.default_namespace().to_owned();
         Restarter::new(client, &namespace, &deps.settings.node, &deps.root, home)
     });
-    let way = assess(host).since(loaded(&*deps.host, home));
     let trap = if deps.settings.consent.restart {
         trap(host, &*deps.host)
     } else {
         None
     };
     let seen = Seen {
-        way: &way,
+        way,
         trap: trap.as_deref(),
         consent: deps.settings.consent,
         now: Timestamp::try_from(deps.clock.now()).unwrap_or_default(),

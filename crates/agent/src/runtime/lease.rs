@@ -12,8 +12,7 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::time::Instant;
 
-/// Field manager of what is written.
-const MANAGER: &str = "pitcrew-agent";
+use crate::status::MANAGER;
 
 /// A lease, as one node sees it.
 pub struct ClusterLease {

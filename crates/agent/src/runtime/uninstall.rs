@@ -142,7 +142,7 @@ pub fn look_and_plan(root: &Path, fs: &dyn HostFs, host: &Host, sites: Sites) ->
         files,
         specs: specs(fs, &there.home, &spec_paths(&sites.cdi_dir)),
         record: Record::now(fs, host),
-        unread: Record::written(fs, &there.home).is_some_and(|record| record.loaded(fs) == Loaded::NotYet),
+        unread: handler::loaded(fs, &there.home) == Loaded::NotYet,
         wrapper_too: sites.wrapper_too,
     };
     plan(host, &there, &uses, &removal)
@@ -257,7 +257,7 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
         .manifest
         .entries()
         .iter()
-        .filter(|entry| !stays(entry))
+        .filter(|entry| !handler::is_ours(entry) && !stays(entry))
         // A link that isn't ours any more is somebody else's.
         .filter(|entry| {
             entry.kind != Written::Link

@@ -9,6 +9,7 @@ use pitcrew_core::{Inventory, catalog, health};
 use pitcrew_host::Host;
 use pitcrew_host::facts::{DistributionKind, PciGpu};
 
+use crate::plugin::sickness;
 use crate::snapshot::Snapshot;
 
 /// What is said of a GPU that is kept for virtual machines.
@@ -248,13 +249,8 @@ pub(super) fn unhealthy<'a>(
         .unhealthy
         .get(&resource.name)
         .and_then(|ids| ids.get(&device.id));
-    let sick = || {
-        snapshot
-            .sick
-            .get(&device.gpu)
-            .or_else(|| snapshot.sick.get(&device.uuid))
-    };
-    told.or_else(sick).map(String::as_str)
+    told.or_else(|| sickness(&snapshot.sick, device))
+        .map(String::as_str)
 }
 
 /// The resources, and how many of their devices are well and known to the kubelet.

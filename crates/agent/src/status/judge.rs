@@ -10,6 +10,7 @@ use pitcrew_host::Host;
 use pitcrew_host::facts::DistributionKind;
 
 use super::inventory::{self, counted};
+use crate::plugin::sickness;
 use crate::runtime::Tier;
 use crate::snapshot::{Part, Problem, Snapshot};
 
@@ -401,10 +402,8 @@ fn devices(snapshot: &Snapshot) -> Judgement {
 /// Which device the kubelet is told to be unhealthy, and why, and how many more; sick ones are told of by `Healthy`.
 fn held_back(snapshot: &Snapshot) -> Option<String> {
     let devices = snapshot.resources.iter().flat_map(|resource| {
-        let is_sick = |device: &Device| {
-            snapshot.sick.contains_key(&device.gpu) || snapshot.sick.contains_key(&device.uuid)
-        };
-        let devices = resource.devices.iter().filter(move |device| !is_sick(device));
+        let is_well = |device: &&Device| sickness(&snapshot.sick, device).is_none();
+        let devices = resource.devices.iter().filter(is_well);
         devices.filter_map(|device| Some((device, inventory::unhealthy(snapshot, resource, device)?)))
     });
     let mut devices = devices;

@@ -18,6 +18,7 @@ use super::writer::{Seen, Writer};
 use crate::deps::Deps;
 use crate::node::refusal;
 use crate::notice::{Level, Notice, Topic};
+use crate::run::put;
 use crate::snapshot::Snapshot;
 
 /// How long nothing is said while nothing has been looked at yet: what was said before the agent was started anew is
@@ -201,7 +202,7 @@ async fn in_the_cluster(
                             want(&wanted, &mut newest, object);
                         } else {
                             newest = None;
-                            send_wanted(&wanted, &GpuNodeSpec::default());
+                            put(&wanted, Some(GpuNodeSpec::default()));
                         }
                         writer.saw(object);
                     }
@@ -209,7 +210,7 @@ async fn in_the_cluster(
                     Some(Err(error)) => {
                         let code = refusal(&error).map(|status| status.code);
                         if matches!(code, Some(403 | 404)) && wanted.borrow().is_none() {
-                            send_wanted(&wanted, &GpuNodeSpec::default());
+                            put(&wanted, Some(GpuNodeSpec::default()));
                         }
                         continue;
                     }
@@ -239,18 +240,7 @@ fn want(
         return;
     }
     *newest = Some((uid, generation));
-    send_wanted(wanted, &object.spec);
-}
-
-/// Sends what is wanted, where that is something else.
-fn send_wanted(wanted: &watch::Sender<Option<GpuNodeSpec>>, spec: &GpuNodeSpec) {
-    wanted.send_if_modified(|known| {
-        let is_new = known.as_ref() != Some(spec);
-        if is_new {
-            *known = Some(spec.clone());
-        }
-        is_new
-    });
+    put(wanted, Some(object.spec.clone()));
 }
 
 /// The time, in whole seconds as in every condition.

@@ -16,7 +16,9 @@ use serde_json::json;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::super::{Channels, MANAGER, Outlet, Sink, SinkKind, keep, leave, remove, remove_feature, wish};
+use super::super::{
+    Channels, MANAGER, Outlet, Sink, SinkKind, give_up_feature, give_up_node, keep, leave, wish,
+};
 use crate::node;
 use crate::snapshot::{Problem, Snapshot};
 use crate::testing::{Bench, NODE, by, nothing_known, until};
@@ -434,13 +436,13 @@ async fn at_the_end_of_the_agent_labels_stay_and_removal_takes_away_ours_alone()
     kept.end().await;
     quiet().await;
     assert_eq!(says(&bench, COUNT).await.as_deref(), Some("1"));
-    remove(bench.client(), NODE).await.unwrap();
+    give_up_node(bench.client(), NODE, false).await.unwrap();
     let labels = bench.node().await.metadata.labels.unwrap();
     assert_eq!(
         labels.keys().collect::<Vec<_>>(),
         ["kubernetes.io/hostname", "nvidia.com/gpu.present"]
     );
-    remove(bench.client(), "no-such-node").await.unwrap();
+    give_up_node(bench.client(), "no-such-node", false).await.unwrap();
 }
 
 fn features(bench: &Bench) -> Api<DynamicObject> {
@@ -524,8 +526,10 @@ async fn a_node_feature_is_written_where_it_was_asked_for() {
     until("the strategy is said", strategy).await;
     assert_eq!(writes(&bench), 0);
     kept.end().await;
-    remove(bench.client(), NODE).await.unwrap();
-    remove_feature(bench.client(), NODE, "default").await.unwrap();
+    give_up_node(bench.client(), NODE, false).await.unwrap();
+    give_up_feature(bench.client(), NODE, "default", false)
+        .await
+        .unwrap();
     assert!(features(&bench).get_opt(name).await.unwrap().is_none());
 }
 
@@ -625,8 +629,10 @@ async fn a_node_feature_that_another_one_wrote_is_not_taken_away() {
         .create(&by("gpu-feature-discovery"), &theirs)
         .await
         .unwrap();
-    remove(bench.client(), NODE).await.unwrap();
-    remove_feature(bench.client(), NODE, "default").await.unwrap();
+    give_up_node(bench.client(), NODE, false).await.unwrap();
+    give_up_feature(bench.client(), NODE, "default", false)
+        .await
+        .unwrap();
     assert!(features(&bench).get_opt(name).await.unwrap().is_some());
     // Both write there: only ours go.
     let kept = Kept::start(&bench, asked(Some(true), None));

@@ -45,6 +45,12 @@ enum Outcome {
     Stays(String),
 }
 
+impl Outcome {
+    fn of(was_there: bool) -> Self {
+        if was_there { Self::Taken } else { Self::Nothing }
+    }
+}
+
 /// What can't be done.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -58,32 +64,27 @@ pub async fn take_away(client: &Client, node: &str, namespace: &str, is_only_sai
         is_only_said,
     };
     let mut report = Report::default();
-    let mut add = |what: String, how: &str, outcome: Result<Result<Outcome, Failed>, _>| match outcome {
-        Ok(Ok(Outcome::Nothing)) => {}
-        Ok(Ok(Outcome::Taken)) => report.taken.push(what),
-        Ok(Ok(Outcome::Stays(why))) => report.left.push(format!("{what}: {why}; {how}")),
-        Ok(Err(error)) => report.left.push(format!("{what}: {}; {how}", why(&*error))),
-        Err(tokio::time::error::Elapsed { .. }) => {
-            report
-                .left
-                .push(format!("{what}: the API server doesn't answer; {how}"));
-        }
+    let mut add = |what: String, how: &str, outcome: Result<Outcome, Failed>| match outcome {
+        Ok(Outcome::Nothing) => {}
+        Ok(Outcome::Taken) => report.taken.push(what),
+        Ok(Outcome::Stays(why)) => report.left.push(format!("{what}: {why}; {how}")),
+        Err(error) => report.left.push(format!("{what}: {}; {how}", why(&*error))),
     };
     let by = |command: String| format!("by hand: `{command}`");
     add(
         format!("the labels of Node {node}"),
         &by(format!("kubectl label node {node} KEY-")),
-        tokio::time::timeout(DEADLINE, our.labels()).await,
+        bounded(our.labels()).await,
     );
     add(
         format!("the annotation {WANTED} of Node {node}"),
         &by(format!("kubectl annotate node {node} {WANTED}-")),
-        tokio::time::timeout(DEADLINE, our.annotation()).await,
+        bounded(our.annotation()).await,
     );
     add(
         format!("the condition {NODE_CONDITION} of Node {node}"),
         "it says what was last seen, and nobody acts on it",
-        tokio::time::timeout(DEADLINE, our.condition()).await,
+        bounded(our.condition()).await,
     );
     add(
         format!("the NodeFeature of {node} in namespace {namespace}"),
@@ -91,19 +92,24 @@ pub async fn take_away(client: &Client, node: &str, namespace: &str, is_only_sai
             "kubectl -n {namespace} delete nodefeature {}",
             labels::feature_name(node)
         )),
-        tokio::time::timeout(DEADLINE, our.feature()).await,
+        bounded(our.feature()).await,
     );
     add(
         format!("GpuNode {node}"),
         &by(format!("kubectl delete gpunode {node}")),
-        tokio::time::timeout(DEADLINE, our.gpu_node()).await,
+        bounded(our.gpu_node()).await,
     );
     add(
         format!("RuntimeClass {HANDLER}"),
         &by(format!("kubectl delete runtimeclass {HANDLER}")),
-        tokio::time::timeout(DEADLINE, our.runtime_class()).await,
+        bounded(our.runtime_class()).await,
     );
     report
+}
+
+async fn bounded(act: impl Future<Output = Result<Outcome, Failed>>) -> Result<Outcome, Failed> {
+    let done = tokio::time::timeout(DEADLINE, act).await;
+    done.unwrap_or_else(|_| Err("the API server doesn't answer".into()))
 }
 
 struct Our<'a> {
@@ -119,14 +125,8 @@ impl Our<'_> {
     }
 
     async fn labels(&self) -> Result<Outcome, Failed> {
-        let node = self.nodes().get_metadata_opt(self.node).await?;
-        if !node.as_ref().is_some_and(labels::has_ours) {
-            return Ok(Outcome::Nothing);
-        }
-        if !self.is_only_said {
-            labels::remove(self.client.clone(), self.node).await?;
-        }
-        Ok(Outcome::Taken)
+        let was_there = labels::give_up_node(self.client.clone(), self.node, self.is_only_said).await?;
+        Ok(Outcome::of(was_there))
     }
 
     async fn annotation(&self) -> Result<Outcome, Failed> {
@@ -167,13 +167,9 @@ impl Our<'_> {
     }
 
     async fn feature(&self) -> Result<Outcome, Failed> {
-        if !labels::has_our_feature(self.client.clone(), self.node, self.namespace).await? {
-            return Ok(Outcome::Nothing);
-        }
-        if !self.is_only_said {
-            labels::remove_feature(self.client.clone(), self.node, self.namespace).await?;
-        }
-        Ok(Outcome::Taken)
+        let client = self.client.clone();
+        let was_there = labels::give_up_feature(client, self.node, self.namespace, self.is_only_said).await?;
+        Ok(Outcome::of(was_there))
     }
 
     /// What somebody wants of the node is not ours: an object with a specification, or that others have a hold on, stays.

@@ -11,8 +11,6 @@ use pitcrew_cli::{AgentUninstallArgs, ExitStatus, GlobalArgs};
 use pitcrew_core::plugin::config::GfdFlags;
 use pitcrew_core::ports::HostFs as _;
 use pitcrew_host::{Host, HostRoots, Roots};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use super::{client, settings, system};
 use crate::error::Error;
@@ -26,8 +24,8 @@ pub(super) fn run(
     global: &GlobalArgs,
     output: &mut Output<'_>,
 ) -> Result<ExitStatus, Error> {
-    let fs = HostRoots::new(Roots::under(&global.root));
-    let host = Host::gather(&fs);
+    let fs = Arc::new(HostRoots::new(Roots::under(&global.root)));
+    let host = Host::gather(&*fs);
     let plugins = args.kubelet_dir.join("device-plugins");
     let there: Vec<PathBuf> = fs
         .list(&plugins)
@@ -43,13 +41,13 @@ pub(super) fn run(
         label_files: asked.chain([GfdFlags::OUTPUT_FILE.into()]).collect(),
         wrapper_too: args.wrapper_too,
     };
-    let plan = look_and_plan(&global.root, &fs, &host, sites)?;
+    let plan = look_and_plan(&global.root, &*fs, &host, sites)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::NoThread)?;
     // Before anything goes: it refuses where programs use it.
-    let mps = runtime.block_on(mps(&args.mps_root, &global.root))?;
+    let mps = runtime.block_on(mps(&args.mps_root, &global.root, Arc::clone(&fs)))?;
     let executor = Executor::new(&global.root);
     for step in &plan.steps {
         if !args.dry_run {
@@ -77,8 +75,10 @@ pub(super) fn run(
     }
     if args.stay {
         output.remark("done; staying until told to end")?;
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(Error::NoThread)?;
-        let _ = signals.forever().next();
+        runtime.block_on(async {
+            super::asked_to_end()?.await;
+            Ok::<_, Error>(())
+        })?;
     }
     Ok(ExitStatus::Fine)
 }
@@ -114,8 +114,7 @@ async fn at_the_api_server(
 }
 
 /// What the Multi-Process Service has on the node.
-async fn mps(mps_root: &Path, root: &Path) -> Result<Removal, Error> {
-    let fs = HostRoots::new(Roots::under(root));
+async fn mps(mps_root: &Path, root: &Path, fs: Arc<HostRoots>) -> Result<Removal, Error> {
     // Of which driver its programs were is not written down; what it needs them for works with either's.
     let has_program = |dir: &&str| {
         let program = Path::new(dir).join("usr/bin/nvidia-cuda-mps-control");
@@ -128,7 +127,7 @@ async fn mps(mps_root: &Path, root: &Path) -> Result<Removal, Error> {
         selinux: false,
     };
     let system = Arc::new(system::Host::new(root));
-    Ok(Removal::look(system, Arc::new(fs), root, &place).await?)
+    Ok(Removal::look(system, fs, root, &place).await?)
 }
 
 fn told(step: &Step, is_only_said: bool) -> String {
