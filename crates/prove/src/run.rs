@@ -50,8 +50,6 @@ pub struct Outcomes {
     pub setup_error: Option<SetupError>,
     /// It was stopped by whoever runs it.
     pub is_interrupted: bool,
-    /// The plan that was followed.
-    pub plan: Plan,
 }
 
 /// Where a proof runs and who is told of it.
@@ -127,7 +125,6 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
         samples: bench.samples,
         setup_error,
         is_interrupted: end == Some(Stop::Cancelled),
-        plan,
     }
 }
 
@@ -180,14 +177,14 @@ fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) 
             of: plan.schedule.len(),
         });
         let start = bench.now();
-        let is_first = tally.worked.is_empty();
+        let is_first = tally.phase.spans.is_empty();
         if is_first {
             tally.phase.start_s = start;
         }
         let result = exercise.work(bench, *time, tally);
         bench.tflops = None;
         let end = bench.now();
-        tally.worked.push((start, end));
+        tally.phase.spans.push((start, end));
         tally.phase.seconds += end - start;
         tally.phase.outcome = outcome(&result, *step);
         (bench.tell)(Progress::Ended {
@@ -198,7 +195,7 @@ fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) 
             Err(Stop::Cancelled) => return Some(Stop::Cancelled),
             Err(Stop::Device(error)) if ends_the_run(&error) => {
                 let why = format!("not reached: {error}");
-                for tally in tallies.iter_mut().filter(|tally| tally.worked.is_empty()) {
+                for tally in tallies.iter_mut().filter(|tally| tally.phase.spans.is_empty()) {
                     tally.phase.outcome = Outcome::Skipped {
                         skip: Skip::NotTested,
                         why: why.clone(),
@@ -214,7 +211,7 @@ fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) 
 
 /// True for a phase that was tried and can't be done here.
 fn is_given_up(tally: &Tally) -> bool {
-    !tally.worked.is_empty() && matches!(tally.phase.outcome, Outcome::Skipped { .. })
+    !tally.phase.spans.is_empty() && matches!(tally.phase.outcome, Outcome::Skipped { .. })
 }
 
 /// After these nothing more can be had of the device in this process.

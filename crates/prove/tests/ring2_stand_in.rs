@@ -545,7 +545,13 @@ fn a_burn_has_pulses_and_no_phase_twice() {
     assert_eq!(titles.len(), all);
     let pulse = proof.phase("pulse bf16");
     assert_eq!(pulse.outcome, Outcome::Ran);
-    assert!(proof.phase("gemm bf16").seconds > 60.0);
+    let gemm = proof.phase("gemm bf16");
+    assert!(gemm.seconds > 60.0);
+    // It comes again and again, and each time is told.
+    assert!(gemm.spans.len() > 1);
+    let told: f64 = gemm.spans.iter().map(|(from, to)| to - from).sum();
+    assert!((told - gemm.seconds).abs() < 1e-6);
+    assert_eq!(proof.phase("copy").spans, []);
 }
 
 /// GPUs that see each other.

@@ -70,13 +70,18 @@ impl Drop for Listener {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return };
-        let deadline = Instant::now() + WAIT + FAREWELL;
-        while !thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if thread.is_finished() {
-            // A panic of the thread was told by the thread.
-            let _ = thread.join();
-        }
+        leave(thread, WAIT + FAREWELL);
+    }
+}
+
+/// Joins a thread that was told to end, or leaves it alone where it doesn't: a call into a driver may never return.
+pub(crate) fn leave(thread: JoinHandle<()>, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while !thread.is_finished() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if thread.is_finished() {
+        // A panic of the thread was told by the thread.
+        let _ = thread.join();
     }
 }

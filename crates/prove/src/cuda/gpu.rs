@@ -103,13 +103,6 @@ impl Gpu {
         facts(library, device)
     }
 
-    /// All devices of the driver.
-    pub fn all(library: &Arc<Library>) -> Result<Vec<Self>, SetupError> {
-        (0..library.devices())
-            .map(|ordinal| Self::open(library, ordinal))
-            .collect()
-    }
-
     /// Sets how long one piece of work may take before it counts as hung; ten seconds otherwise.
     pub const fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;

@@ -111,15 +111,15 @@ fn tiles(
     let stored_bytes = usize::try_from(Output::of(format).bytes()).unwrap_or(1);
     let mut stored = vec![0; usize::try_from(values).unwrap_or_default() * stored_bytes];
     gpu.read(c.all(), &mut stored)?;
-    let mut places = (0..shape.m).flat_map(|row| (0..shape.n).map(move |column| (row, column)));
+    let places = (0..shape.m).flat_map(|row| (0..shape.n).map(move |column| (row, column)));
     let wrong = places
-        .by_ref()
+        .zip(shape.values())
         .zip(stored.chunks_exact(stored_bytes))
-        .filter_map(|((row, column), got)| {
+        .filter_map(|(((row, column), value), got)| {
             let mut word = [0; 8];
             word[..stored_bytes].copy_from_slice(got);
             let got = u64::from_le_bytes(word);
-            let expected = encode_output(Output::of(format), shape.value(row, column));
+            let expected = encode_output(Output::of(format), value);
             (got != expected).then_some((row, column, expected, got))
         })
         .collect::<Vec<_>>();

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::verify::golden::GemmShape;
 use crate::verify::operand::{WrongOperand, check};
 use crate::verify::records::{GemmRecord, gemm_records, recompute_log};
-use crate::verify::tiles::{Cause, Mismatch, SecondLook, Suspect, cause, mismatches, suspect};
+use crate::verify::tiles::{Mismatch, SecondLook, Suspect, cause, mismatches, suspect};
 
 /// GEMMs whose records are held at once.
 const SLOTS: usize = 64;
@@ -49,7 +49,7 @@ pub(crate) struct Products {
     golden: Option<(GemmShape, Vec<u32>)>,
     iteration: u64,
     /// What second looks have found.
-    looked: Vec<(Mismatch, Cause, Option<WrongOperand>, bool)>,
+    looked: Vec<(Mismatch, CorruptionClass, Option<WrongOperand>, bool)>,
     all: Vec<Mismatch>,
 }
 
@@ -237,17 +237,17 @@ impl Products {
     /// The class of a wrong tile that follows from an earlier second look.
     fn known(&self, shape: &GemmShape, mismatch: &Mismatch) -> Option<CorruptionClass> {
         let (row, column) = shape.place(mismatch.tile);
-        self.looked.iter().find_map(|(seen, cause, operand, of_b)| {
+        self.looked.iter().find_map(|(seen, class, operand, of_b)| {
             let (seen_row, seen_column) = shape.place(seen.tile);
-            match cause {
-                Cause::ComputeAgain if seen.sm == mismatch.sm => Some(CorruptionClass::ComputePermanent),
-                Cause::OperandMemory if operand.is_some() => {
+            match class {
+                CorruptionClass::ComputePermanent if seen.sm == mismatch.sm => Some(*class),
+                CorruptionClass::OperandMemory if operand.is_some() => {
                     let is_same = if *of_b {
                         seen_column == column
                     } else {
                         seen_row == row
                     };
-                    is_same.then_some(CorruptionClass::OperandMemory)
+                    is_same.then_some(*class)
                 }
                 _ => None,
             }
@@ -312,13 +312,13 @@ impl Products {
             sm_wrong_again: again,
             recomputed,
         };
-        let cause = cause(mismatch, &look);
+        let class = cause(mismatch, &look);
         let is_b = of_a.is_empty();
         let operand = of_a.first().or(of_b.first()).copied();
         let mut corruption = Corruption {
             tile: Some(mismatch.tile),
             sm: Some(mismatch.sm),
-            ..bench.corruption(class(cause))
+            ..bench.corruption(class)
         };
         if let Some(operand) = operand {
             let line = Some(u64::from(operand.row));
@@ -335,7 +335,7 @@ impl Products {
         }
         let text = told(self.format, mismatch, &corruption, is_b);
         (bench.tell)(Progress::Found(text));
-        self.looked.push((*mismatch, cause, operand, is_b));
+        self.looked.push((*mismatch, class, operand, is_b));
         Ok(corruption)
     }
 
@@ -538,16 +538,6 @@ fn bytes(shape: &GemmShape) -> [u64; 3] {
         n * k * operand,
         m * n * Output::of(shape.format).bytes(),
     ]
-}
-
-const fn class(cause: Cause) -> CorruptionClass {
-    match cause {
-        Cause::ComputeOnce => CorruptionClass::ComputeTransient,
-        Cause::ComputeAgain => CorruptionClass::ComputePermanent,
-        Cause::OperandMemory => CorruptionClass::OperandMemory,
-        Cause::OutputMemory => CorruptionClass::OutputMemory,
-        Cause::Unknown => CorruptionClass::Unknown,
-    }
 }
 
 fn told(format: Format, mismatch: &Mismatch, corruption: &Corruption, is_b: bool) -> String {

@@ -32,8 +32,6 @@ pub(crate) struct Tally {
     unit: Unit,
     rates: Vec<f64>,
     sms: BTreeMap<u32, OfSm>,
-    /// Spans of time in which it worked, in seconds of the run.
-    pub(crate) worked: Vec<(f64, f64)>,
 }
 
 impl Tally {
@@ -52,7 +50,6 @@ impl Tally {
             },
             rates: Vec::new(),
             sms: BTreeMap::new(),
-            worked: Vec::new(),
         }
     }
 
@@ -144,7 +141,8 @@ impl Tally {
         let during: Vec<&Sample> = samples
             .iter()
             .filter(|sample| {
-                self.worked
+                self.phase
+                    .spans
                     .iter()
                     .any(|(from, to)| (*from..=*to).contains(&sample.at_s))
             })
@@ -183,6 +181,10 @@ impl Tally {
                 }
             })
             .collect();
+        // One span is all of the time from its start on.
+        if self.phase.spans.len() == 1 {
+            self.phase.spans.clear();
+        }
         self.phase
     }
 }

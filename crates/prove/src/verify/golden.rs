@@ -56,6 +56,23 @@ impl GemmShape {
             .sum()
     }
 
+    /// All values of C, row by row: each operand is made once.
+    pub fn values(&self) -> Vec<i64> {
+        let operands = |seed, rows| -> Vec<Vec<i32>> {
+            let of_row = |row| {
+                let key = row_key(seed, row);
+                let operand = |k| i32::from(operand_in_row(self.format, key, k));
+                (0..self.k).map(operand).collect()
+            };
+            (0..rows).map(of_row).collect()
+        };
+        let (a, b) = (operands(self.seed_a, self.m), operands(self.seed_b, self.n));
+        let product = |a: &[i32], b: &[i32]| a.iter().zip(b).map(|(a, b)| i64::from(a * b)).sum();
+        a.iter()
+            .flat_map(|a| b.iter().map(move |b| product(a, b)))
+            .collect()
+    }
+
     /// The checksum of every tile, in the order of the records of a GEMM.
     ///
     /// The sum over a tile of `w(i) * v(j) * C(i, j)` is that over k of `sum of w(i) A(i, k)` times `sum of v(j) B(j,
@@ -140,6 +157,7 @@ pub fn loop_hashes(format: Format, shape: &LoopShape, seed: u32, rounds: u32) ->
         seed_b: loop_seed_b(seed),
         weight_seed: 0,
     };
+    let values = gemm.values();
     (0..shape.warps)
         .map(|warp| {
             (0..32)
@@ -147,7 +165,8 @@ pub fn loop_hashes(format: Format, shape: &LoopShape, seed: u32, rounds: u32) ->
                     let bits: Vec<u64> = (0..shape.registers)
                         .map(|register| {
                             let (row, column) = (shape.place)(warp, lane, register);
-                            accumulator_bits(format, gemm.value(row, column) * i64::from(shape.repeats))
+                            let value = values[(row * shape.columns + column) as usize];
+                            accumulator_bits(format, value * i64::from(shape.repeats))
                         })
                         .collect();
                     lane_hash(warp, lane, rounds, &bits)
@@ -221,6 +240,16 @@ mod tests {
             }
         }
         sum
+    }
+
+    #[test]
+    fn all_values_are_those_of_each_place() {
+        for &format in Format::ALL {
+            let shape = shape(format);
+            let places = (0..shape.m).flat_map(|row| (0..shape.n).map(move |column| (row, column)));
+            let each: Vec<i64> = places.map(|(row, column)| shape.value(row, column)).collect();
+            assert_eq!(shape.values(), each, "{format}");
+        }
     }
 
     #[test]

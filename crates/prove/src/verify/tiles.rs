@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pitcrew_core::proof::CorruptionClass;
+
 use super::golden::GemmShape;
 use super::records::{GemmRecord, RecomputeLog};
 
@@ -91,32 +93,17 @@ pub struct SecondLook {
     pub sm_wrong_again: bool,
 }
 
-/// Kinds of faults that a second look tells apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
-    /// The SM computed wrong, once.
-    ComputeOnce,
-    /// The SM computes wrong again and again.
-    ComputeAgain,
-    /// An operand is wrong in memory.
-    OperandMemory,
-    /// The result was right in the registers, and is wrong in memory.
-    OutputMemory,
-    /// It can't be told.
-    Unknown,
-}
-
 /// The cause of a wrong tile.
-pub fn cause(mismatch: &Mismatch, look: &SecondLook) -> Cause {
+pub fn cause(mismatch: &Mismatch, look: &SecondLook) -> CorruptionClass {
     if look.wrong_operands > 0 {
-        Cause::OperandMemory
+        CorruptionClass::OperandMemory
     } else if look.sm_wrong_again {
-        Cause::ComputeAgain
+        CorruptionClass::ComputePermanent
     } else if look.recomputed.checksum == mismatch.expected {
-        Cause::ComputeOnce
+        CorruptionClass::ComputeTransient
     } else {
         // Operands are right and integers give something else than the CPU: who recomputed is wrong as well.
-        Cause::Unknown
+        CorruptionClass::Unknown
     }
 }
 
@@ -187,9 +174,18 @@ mod tests {
             sm_wrong_again,
         };
         let mismatch = wrong(1, 5);
-        assert_eq!(cause(&mismatch, &look(1, true, 1)), Cause::OperandMemory);
-        assert_eq!(cause(&mismatch, &look(0, true, 0)), Cause::ComputeAgain);
-        assert_eq!(cause(&mismatch, &look(0, false, 0)), Cause::ComputeOnce);
-        assert_eq!(cause(&mismatch, &look(0, false, 9)), Cause::Unknown);
+        assert_eq!(
+            cause(&mismatch, &look(1, true, 1)),
+            CorruptionClass::OperandMemory
+        );
+        assert_eq!(
+            cause(&mismatch, &look(0, true, 0)),
+            CorruptionClass::ComputePermanent
+        );
+        assert_eq!(
+            cause(&mismatch, &look(0, false, 0)),
+            CorruptionClass::ComputeTransient
+        );
+        assert_eq!(cause(&mismatch, &look(0, false, 9)), CorruptionClass::Unknown);
     }
 }

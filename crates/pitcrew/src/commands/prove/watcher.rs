@@ -12,7 +12,7 @@ use pitcrew_core::proof::{Counters, Sample, XidEvent};
 use pitcrew_prove::telemetry::Watch;
 
 use crate::driver::Opened;
-use crate::driver::listener::Told;
+use crate::driver::listener::{Told, leave};
 
 /// From one look to the next: six a second, as a look takes some milliseconds for each GPU.
 const INTERVAL: Duration = Duration::from_millis(160);
@@ -114,14 +114,7 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let Some(thread) = self.thread.take() else { return };
-        let deadline = Instant::now() + Duration::from_millis(500);
-        while !thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if thread.is_finished() {
-            // A panic of the thread was told by the thread.
-            let _ = thread.join();
-        }
+        leave(thread, Duration::from_millis(500));
     }
 }
 
