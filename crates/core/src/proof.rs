@@ -22,8 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use device::{Counters, Device, DeviceEvidence, MigSlice, Process, Sample, Unread, XidEvent};
 pub use evidence::{
-    Driver, Evidence, Node, ParseProfileError, PeerPath, PeerRoute, Profile, Run, SetupError, SetupErrorCode,
-    Tool,
+    Driver, Evidence, Node, PeerPath, PeerRoute, Profile, Run, SetupError, SetupErrorCode, Tool,
 };
 pub use judge::judge;
 pub use phase::{

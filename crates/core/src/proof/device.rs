@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Phase;
-use crate::catalog::{self, Card};
+use crate::catalog::{self, Card, ComputeCapability};
 use crate::gpu::{Gpu, GpuReadings, MigDevice};
 
 /// All that was seen of one GPU or MIG device.
@@ -80,9 +80,9 @@ pub struct Device {
     /// Version of the VBIOS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vbios: Option<String>,
-    /// CUDA compute capability: major, minor; `9.0` in text.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "capability")]
-    pub compute_capability: Option<(u32, u32)>,
+    /// CUDA compute capability.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_capability: Option<ComputeCapability>,
     /// SMs that the process sees.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sm_count: Option<u32>,
@@ -125,7 +125,7 @@ impl Device {
             pci_device_id: Some(gpu.pci.device_id),
             serial: readings.serial.value().cloned(),
             vbios: readings.vbios.value().cloned(),
-            compute_capability: readings.compute_capability.value().map(|cc| (cc.major, cc.minor)),
+            compute_capability: readings.compute_capability.value().copied(),
             sm_count: None,
             clock_sm_max_mhz: readings.clock_sm_max_mhz.value().copied(),
             memory_total_bytes: readings.memory_total_bytes.value().copied(),
@@ -352,34 +352,6 @@ mod hex_id {
     }
 }
 
-/// A compute capability as the catalogue writes it: `9.0`.
-mod capability {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
-
-    use crate::catalog::ComputeCapability;
-
-    #[expect(clippy::ref_option, reason = "serde asks for this signature")]
-    pub(super) fn serialize<S: Serializer>(
-        capability: &Option<(u32, u32)>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match capability {
-            Some((major, minor)) => serializer.collect_str(&format_args!("{major}.{minor}")),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<(u32, u32)>, D::Error> {
-        let Some(text) = Option::<String>::deserialize(deserializer)? else {
-            return Ok(None);
-        };
-        let capability: ComputeCapability = text.parse().map_err(D::Error::custom)?;
-        Ok(Some((capability.major, capability.minor)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,7 +360,7 @@ mod tests {
     fn ids_are_written_as_people_write_them() {
         let device = Device {
             pci_device_id: Some(0x2330),
-            compute_capability: Some((9, 0)),
+            compute_capability: Some(ComputeCapability { major: 9, minor: 0 }),
             ..Device::default()
         };
         let text = serde_json::to_string(&device).unwrap();

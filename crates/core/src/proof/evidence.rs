@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -72,20 +71,6 @@ impl Profile {
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-/// Text that names no [`Profile`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no profile: smoke, prove, burn or soak")]
-pub struct ParseProfileError(String);
-
-impl FromStr for Profile {
-    type Err = ParseProfileError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.iter().find(|profile| profile.name() == text);
-        found.copied().ok_or_else(|| ParseProfileError(text.to_owned()))
     }
 }
 

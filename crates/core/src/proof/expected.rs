@@ -4,7 +4,7 @@
 //! Source: fact sheet `prove`, section 5, and NVIDIA's white papers of each architecture.
 
 use super::{Device, Format};
-use crate::catalog::Card;
+use crate::catalog::{Card, ComputeCapability};
 use crate::mig;
 
 /// What a figure should be, and what that rests on.
@@ -55,7 +55,7 @@ impl Expected {
 ///
 /// None for formats that the hardware has no instruction for, and where the rate isn't known.
 pub fn peak_per_clock(device: &Device, format: Format) -> Option<f64> {
-    let (major, minor) = device.compute_capability?;
+    let ComputeCapability { major, minor } = device.compute_capability?;
     let full_rate = match (major, minor) {
         (7 | 12, _) | (8, 6 | 9) => 1024.0,
         (8, 0) => 2048.0,
@@ -118,7 +118,7 @@ fn held_back(device: &Device, full_rate: f64) -> f64 {
 /// product. Hopper's are measured, on one H100 SXM ([performance.md](../../../../docs/performance.md)); the others are
 /// estimates, which can warn and not fail.
 pub fn pipe_efficiency(device: &Device, format: Format, variant: &str, is_loop: bool) -> Option<Expected> {
-    let (major, minor) = device.compute_capability?;
+    let ComputeCapability { major, minor } = device.compute_capability?;
     let of = |(of_loop, of_product): (f64, f64)| if is_loop { of_loop } else { of_product };
     if (major, minor) == (9, 0)
         && let Some(measured) = of_hopper(format, variant)
@@ -174,7 +174,7 @@ fn of_hopper(format: Format, variant: &str) -> Option<(f64, f64)> {
 
 /// The part of the best instruction's peak that plain cores have; none where they can't do the format.
 fn plain_part(device: &Device, format: Format, peak: f64) -> Option<f64> {
-    let (major, minor) = device.compute_capability?;
+    let ComputeCapability { major, minor } = device.compute_capability?;
     match format {
         Format::Bf16 | Format::Fp16 | Format::Tf32 | Format::Fp32 => {
             Some(plain_per_clock(major, minor)? / peak)
@@ -234,7 +234,8 @@ fn product_of_card(card: &Card, device: &Device, format: Format, variant: &str) 
 
 /// The variant that the catalogue's figures go with.
 fn best_variant(device: &Device) -> Option<&'static str> {
-    Some(match device.compute_capability? {
+    let ComputeCapability { major, minor } = device.compute_capability?;
+    Some(match (major, minor) {
         (7, 0 | 2) => "m8n8k4",
         (7, _) => "m16n8k8",
         (8 | 12, _) => "m16n8k16",
@@ -310,7 +311,7 @@ mod tests {
         Device {
             name: format!("NVIDIA {}", card.name),
             pci_device_id: Some(card.pci_device_id),
-            compute_capability: Some((card.compute_capability.major, card.compute_capability.minor)),
+            compute_capability: Some(card.compute_capability),
             sm_count: Some(card.sm_count),
             clock_sm_max_mhz: Some(card.boost_mhz),
             ..Device::default()
@@ -396,7 +397,7 @@ mod tests {
     fn a_card_that_is_not_in_the_catalogue_has_peaks_and_no_figures() {
         let device = Device {
             name: "NVIDIA Something New".to_owned(),
-            compute_capability: Some((9, 0)),
+            compute_capability: Some(ComputeCapability { major: 9, minor: 0 }),
             ..Device::default()
         };
         assert_eq!(peak_per_clock(&device, Format::Bf16), Some(4096.0));

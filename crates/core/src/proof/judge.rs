@@ -136,10 +136,17 @@ fn completeness(device: &DeviceEvidence, evidence: &Evidence, found: &mut Found)
     }
 }
 
+/// What a device of the report is called.
+fn title_of(evidence: &Evidence, index: usize) -> String {
+    let device = evidence.devices.get(index);
+    device.map_or_else(|| format!("device {index}"), |device| device.device.title())
+}
+
 /// Copies between GPUs that did not end, or that nobody compared.
 fn completeness_of_peers(evidence: &Evidence, found: &mut Found) {
     for path in &evidence.peers {
-        let title = format!("the copy from GPU {} to GPU {}", path.from, path.to);
+        let [from, to] = [path.from, path.to].map(|index| title_of(evidence, index));
+        let title = format!("the copy from {from} to {to}");
         let nothing = (path.verified_bytes == 0).then_some("nothing was compared");
         tested(&title, &path.outcome, nothing, found);
     }

@@ -46,7 +46,7 @@ pub(super) fn h100(index: u32) -> DeviceEvidence {
         name: "NVIDIA H100 80GB HBM3".to_owned(),
         pci_address: Some(format!("0000:{:02x}:00.0", 0x1b + index)),
         pci_device_id: Some(0x2330),
-        compute_capability: Some((9, 0)),
+        compute_capability: Some(crate::catalog::ComputeCapability { major: 9, minor: 0 }),
         sm_count: Some(132),
         clock_sm_max_mhz: Some(1980),
         memory_total_bytes: Some(80 << 30),

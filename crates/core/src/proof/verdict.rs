@@ -55,20 +55,6 @@ impl Verdict {
         }
     }
 
-    /// Exit code of `pitcrew prove`. A warning is a success unless `strict`.
-    pub const fn exit_code(self, strict: bool) -> u8 {
-        match self {
-            Self::Warn if strict => 10,
-            Self::Pass | Self::Warn => 0,
-            Self::FailCorruption => 20,
-            Self::FailHardware => 21,
-            Self::FailPerf => 30,
-            Self::FailEnv => 31,
-            Self::ErrorSetup => 40,
-            Self::Interrupted => 50,
-        }
-    }
-
     /// What it means, in one sentence without a period.
     pub const fn meaning(self) -> &'static str {
         match self {
@@ -247,17 +233,6 @@ mod tests {
         for verdict in Verdict::ALL {
             assert_eq!(verdict.is_failure(), *verdict > Verdict::ErrorSetup);
         }
-    }
-
-    #[test]
-    fn exit_codes_are_those_that_are_documented() {
-        let codes: Vec<_> = Verdict::ALL
-            .iter()
-            .map(|verdict| verdict.exit_code(false))
-            .collect();
-        assert_eq!(codes, [0, 0, 50, 40, 31, 30, 21, 20]);
-        assert_eq!(Verdict::Warn.exit_code(true), 10);
-        assert_eq!(Verdict::Pass.exit_code(true), 0);
     }
 
     #[test]

@@ -171,15 +171,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exit_status_is_the_verdicts_code() {
-        for verdict in Verdict::ALL {
-            for strict in [false, true] {
-                assert_eq!(
-                    exit_status(*verdict, strict).code(),
-                    verdict.exit_code(strict),
-                    "{verdict}"
-                );
-            }
-        }
+    fn exit_codes_are_those_that_are_documented() {
+        let codes = |strict| -> Vec<u8> {
+            let code = |verdict: &Verdict| exit_status(*verdict, strict).code();
+            Verdict::ALL.iter().map(code).collect()
+        };
+        assert_eq!(codes(false), [0, 0, 50, 40, 31, 30, 21, 20]);
+        assert_eq!(codes(true), [0, 10, 50, 40, 31, 30, 21, 20]);
     }
 }

@@ -81,10 +81,7 @@ fn action(evidence: &Evidence, reason: &Reason) -> Option<String> {
                 "Run it again on an idle node, and compare with others by `pitcrew prove merge`; have {gpu}{which} looked at if it stays slow"
             )
         }
-        ReasonCode::PipeEfficiency | ReasonCode::BelowExpected | ReasonCode::SlowSm => {
-            "Compare with other nodes by `pitcrew prove merge`: is it this GPU, or all of its kind?"
-                .to_owned()
-        }
+        ReasonCode::PipeEfficiency | ReasonCode::BelowExpected | ReasonCode::SlowSm => COMPARE.to_owned(),
         ReasonCode::Thermal => format!("Check fans, airflow and the room's temperature at {gpu}"),
         ReasonCode::PowerBrake => {
             "Check power supplies and their cables: the card was told to slow down".to_owned()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Found;
+use super::{Found, title_of};
 use crate::proof::{Corruption, CorruptionClass, DeviceEvidence, Evidence, ReasonCode, Verdict};
 
 /// Most places that a sentence names.
@@ -24,11 +24,8 @@ pub(super) fn of_device(device: &DeviceEvidence, found: &mut Found) {
 
 pub(super) fn of_peers(evidence: &Evidence, found: &mut Found) {
     for path in evidence.peers.iter().filter(|path| path.corruption_count > 0) {
-        let name = |index: usize| {
-            let device = evidence.devices.get(index);
-            device.map_or_else(|| format!("device {index}"), |device| device.device.title())
-        };
-        let title = format!("copies from {} to {}", name(path.from), name(path.to));
+        let [from, to] = [path.from, path.to].map(|index| title_of(evidence, index));
+        let title = format!("copies from {from} to {to}");
         let of = format!("{} bytes", count(path.verified_bytes));
         let text = sentence(&title, path.corruption_count, &of, &path.corruptions);
         // Both ends are suspect.

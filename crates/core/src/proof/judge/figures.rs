@@ -1,7 +1,7 @@
 //! What was reached, against what should be.
 
-use super::Found;
 use super::environment::{ClockReason, clock_reason};
+use super::{Found, title_of};
 use crate::proof::expected::{self, Expected};
 use crate::proof::thresholds::{Borders, Thresholds};
 use crate::proof::{
@@ -287,10 +287,9 @@ pub(super) fn of_peers(evidence: &Evidence, thresholds: &Thresholds, found: &mut
         let ratio = p50 / expected.value;
         if thresholds.nvlink.grade(ratio) != Grade::Good {
             found.device = Some(path.from);
-            let to = evidence.devices.get(path.to);
             let text = format!(
                 "NVLink to {}: {} of {} GB/s ({:.0} %; the latter is estimated)",
-                to.map_or_else(|| format!("device {}", path.to), |to| to.device.title()),
+                title_of(evidence, path.to),
                 short(p50),
                 short(expected.value),
                 ratio * 100.0,

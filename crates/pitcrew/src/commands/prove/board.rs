@@ -20,6 +20,8 @@ pub(super) struct Board {
 struct OfTarget {
     device: Device,
     live: Live,
+    /// The phase that runs, and the format of its operands.
+    runs: Option<(PhaseKind, Option<Format>)>,
     is_done: bool,
 }
 
@@ -33,6 +35,7 @@ impl Board {
                 total_s: total.as_secs_f64(),
                 ..Live::default()
             },
+            runs: None,
             is_done: target.setup_error.is_some(),
         });
         Self {
@@ -58,7 +61,8 @@ impl Board {
                 };
                 live.rate = None;
                 live.variant = None;
-                live.expected = expected_of(&of.device, step.kind, step.format);
+                live.expected = expected_of(&of.device, step.kind, step.format, None);
+                of.runs = Some((step.kind, step.format));
                 None
             }
             Progress::Rate { rate, unit, .. } => {
@@ -67,6 +71,9 @@ impl Board {
             }
             Progress::Runs(variant) => {
                 live.variant = Some((*variant).to_owned());
+                if let Some((kind, format)) = of.runs {
+                    live.expected = expected_of(&of.device, kind, format, Some(variant));
+                }
                 None
             }
             Progress::Sampled(sample) => {
@@ -134,17 +141,15 @@ impl Board {
     }
 }
 
-/// What a phase should reach, in the unit that it is measured in.
-fn expected_of(device: &Device, kind: PhaseKind, format: Option<Format>) -> Option<f64> {
-    let variant = match device.compute_capability? {
-        (9, _) => "wgmma",
-        (8.., _) => "m16n8k16",
-        (7, 0) => "m8n8k4",
-        (7, _) => "m16n8k8",
-        _ => "simt",
-    };
+/// What a phase should reach, in the unit that it is measured in; products only once it is known which kernels make them.
+fn expected_of(
+    device: &Device,
+    kind: PhaseKind,
+    format: Option<Format>,
+    variant: Option<&str>,
+) -> Option<f64> {
     let expected = match kind {
-        PhaseKind::Gemm => expected::product(device, format?, variant),
+        PhaseKind::Gemm => expected::product(device, format?, variant?),
         PhaseKind::Copy | PhaseKind::Triad => expected::memory(device),
         PhaseKind::HostToDevice | PhaseKind::DeviceToHost => expected::host(device),
         _ => None,

@@ -8,7 +8,7 @@ use pitcrew_core::catalog::ComputeCapability;
 use pitcrew_core::inventory::CudaVersion;
 use pitcrew_core::ports::{Events as _, GpuEventKind, InventorySource as _};
 use pitcrew_core::proof::{
-    Counters, Device, Format, PeerPath, PeerRoute, Sample, SetupError, SetupErrorCode, XidEvent, expected,
+    Counters, Device, Format, PeerPath, Sample, SetupError, SetupErrorCode, XidEvent, expected,
 };
 use pitcrew_prove::device::{Device as _, DeviceFacts};
 use pitcrew_prove::pace::Pace;
@@ -18,11 +18,13 @@ use pitcrew_prove::stand_in::{Description, Rates, StandIn};
 use pitcrew_prove::telemetry::Watch;
 use pitcrew_scenario::{Change, EventQueue, Machine};
 
-use super::rack::{Ends, Rack, Target};
+use super::rack::{Ends, Rack, Target, route};
 use crate::driver;
 use crate::error::Error;
 use crate::view::report::Source;
 
+/// What a GPU that doesn't say its compute capability is taken for: the oldest that kernels are for.
+const OLDEST: ComputeCapability = ComputeCapability { major: 5, minor: 0 };
 /// Between two samples of an imaginary driver, in its own time.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// What a card's clock comes down to at its power limit, as the scenario's readings have it under load.
@@ -70,7 +72,6 @@ impl Imaginary {
 
     fn stand_in(&self, target: &Target) -> StandIn {
         let device = &target.device;
-        let (major, minor) = device.compute_capability.unwrap_or((5, 0));
         let sms = device.sm_count.or(device.card().map(|card| card.sm_count));
         let cuda = self.inventory.driver.cuda.value().copied();
         let facts = DeviceFacts {
@@ -80,7 +81,7 @@ impl Imaginary {
                 .pci_address
                 .as_deref()
                 .and_then(|address| address.parse().ok()),
-            compute_capability: ComputeCapability { major, minor },
+            compute_capability: device.compute_capability.unwrap_or(OLDEST),
             sms: sms.unwrap_or(16),
             memory_bytes: device.memory_total_bytes.unwrap_or(8 << 30),
             l2_bytes: 32 << 20,
@@ -105,22 +106,15 @@ impl Imaginary {
             facts,
         })
     }
-
-    fn route(&self, from: &Target, to: &Target) -> PeerRoute {
-        let (a, b) = (from.device.index, to.device.index);
-        let mut links = self.inventory.links.iter();
-        match links.find(|link| (link.from, link.to) == (a.min(b), a.max(b))) {
-            Some(link) if link.nvlinks.value().is_some_and(|&links| links > 0) => PeerRoute::NvLink,
-            Some(_) => PeerRoute::Pcie,
-            None => PeerRoute::Unknown,
-        }
-    }
 }
 
 /// The clock in MHz at which products are as fast as this card should make them.
 fn clock(device: &Device, sms: u32, tensor: &str) -> f64 {
     let highest = device.clock_sm_max_mhz.map_or(UNKNOWN.clock_mhz, f64::from);
-    let format = if device.compute_capability.is_some_and(|(major, _)| major >= 8) {
+    let format = if device
+        .compute_capability
+        .is_some_and(|capability| capability.major >= 8)
+    {
         Format::Bf16
     } else {
         Format::Fp16
@@ -138,7 +132,7 @@ fn clock(device: &Device, sms: u32, tensor: &str) -> f64 {
 
 /// What the card should reach at the clock that it has under load.
 fn rates(device: &Device, sms: u32) -> Rates {
-    let (major, minor) = device.compute_capability.unwrap_or((5, 0));
+    let ComputeCapability { major, minor } = device.compute_capability.unwrap_or(OLDEST);
     let tensor = match (major, minor) {
         (7, 0 | 2) => "m8n8k4",
         (7, _) => "m16n8k8",
@@ -329,7 +323,7 @@ impl Rack for Imaginary {
                 devices: &all,
                 pace: &Together(&devices),
                 is_cancelled,
-                route: &|from, to| self.route(&targets[from], &targets[to]),
+                route: &|from, to| route(&self.inventory.links, &targets[from], &targets[to]),
             },
             time,
         ))

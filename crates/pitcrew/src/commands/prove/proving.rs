@@ -20,7 +20,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::board::Board;
 use super::imaginary;
-use super::rack::{Ends, NoSuchGpu, Rack, Target, choose};
+use super::rack::{Ends, Rack, Target, choose};
 use super::real::Machine;
 use super::watcher::{Seen, Watcher};
 use crate::commands::agent;
@@ -172,10 +172,9 @@ fn options(args: &ProveRunArgs) -> Result<Options, Error> {
 
 /// What there is to be proved, or why there is nothing.
 fn prepare(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Result<Prepared, SetupError>, Error> {
-    let refused = |NoSuchGpu { name, known }| Error::NoSuchGpu { name, known };
     if let Some(name) = &args.scenario {
         let (imaginary, scenario) = imaginary::open(name)?;
-        let targets = choose(imaginary.inventory(), &args.gpus, args.share).map_err(refused)?;
+        let targets = choose(imaginary.inventory(), &args.gpus, args.share)?;
         let inventory = imaginary.inventory();
         let driver = Driver {
             version: inventory.driver.version.value().cloned(),
@@ -204,7 +203,7 @@ fn prepare(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Result<Prepared, 
         Err(error) => return Ok(Err(error)),
     };
     let targets = match &inventory {
-        Some(inventory) => machine.shown(choose(inventory, &args.gpus, args.share).map_err(refused)?),
+        Some(inventory) => machine.shown(choose(inventory, &args.gpus, args.share)?),
         None => machine.targets(),
     };
     let targets = targets.into_iter().map(|mut target| {

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use pitcrew_core::gpu::{GpuProcess, ProcessKind};
-use pitcrew_core::proof::{Device, PeerPath, Process, SetupError, SetupErrorCode, Unread};
+use pitcrew_core::inventory::Link;
+use pitcrew_core::proof::{Device, PeerPath, PeerRoute, Process, SetupError, SetupErrorCode, Unread};
 use pitcrew_core::{Gpu, Inventory};
 use pitcrew_prove::progress::Progress;
 use pitcrew_prove::run::{Options, Outcomes};
+
+use crate::error::Error;
 
 /// One GPU or MIG device that is to be proved.
 #[derive(Debug, Clone)]
@@ -45,19 +48,19 @@ pub(super) trait Rack: Send + Sync {
     ) -> Result<Vec<PeerPath>, SetupError>;
 }
 
-/// A name that was asked for and means nothing here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NoSuchGpu {
-    pub(super) name: String,
-    pub(super) known: Vec<String>,
+/// The way between two targets, by the links of the inventory.
+pub(super) fn route(links: &[Link], from: &Target, to: &Target) -> PeerRoute {
+    let (a, b) = (from.device.index, to.device.index);
+    let mut links = links.iter();
+    match links.find(|link| (link.from, link.to) == (a.min(b), a.max(b))) {
+        Some(link) if link.nvlinks.value().is_some_and(|&links| links > 0) => PeerRoute::NvLink,
+        Some(_) => PeerRoute::Pcie,
+        None => PeerRoute::Unknown,
+    }
 }
 
 /// The targets among the GPUs of an inventory: those that were asked for, or all. With MIG on they are its devices.
-pub(super) fn choose(
-    inventory: &Inventory,
-    wanted: &[String],
-    share: bool,
-) -> Result<Vec<Target>, NoSuchGpu> {
+pub(super) fn choose(inventory: &Inventory, wanted: &[String], share: bool) -> Result<Vec<Target>, Error> {
     let all: Vec<Target> = inventory.gpus.iter().flat_map(|gpu| of_gpu(gpu, share)).collect();
     if wanted.is_empty() {
         return Ok(all);
@@ -74,7 +77,7 @@ pub(super) fn choose(
             let known = all
                 .iter()
                 .map(|target| format!("{} ({})", target.device.index, target.device.uuid));
-            return Err(NoSuchGpu {
+            return Err(Error::NoSuchGpu {
                 name: name.clone(),
                 known: known.collect(),
             });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pitcrew_core::Inventory;
 use pitcrew_core::inventory::Link;
-use pitcrew_core::proof::{Device, Driver, PeerPath, PeerRoute, SetupError, SetupErrorCode};
+use pitcrew_core::proof::{Device, Driver, PeerPath, SetupError, SetupErrorCode};
 use pitcrew_prove::cuda::{self, Gpu, Library};
 use pitcrew_prove::device::{self, DeviceFacts};
 use pitcrew_prove::pace::Wall;
@@ -14,7 +14,7 @@ use pitcrew_prove::peers::{self, Peers};
 use pitcrew_prove::run::{self, Options, Outcomes, Place};
 use pitcrew_prove::telemetry::{Unwatched, Watch};
 
-use super::rack::{Ends, Rack, Target};
+use super::rack::{Ends, Rack, Target, route};
 use super::watcher::{OfOne, Seen};
 
 /// This machine.
@@ -124,19 +124,6 @@ impl Machine {
         gpu.set_ptx_alone(self.ptx_alone);
         Ok(gpu)
     }
-
-    fn route(&self, from: &Target, to: &Target) -> PeerRoute {
-        let (a, b) = (from.device.index, to.device.index);
-        let link = self
-            .links
-            .iter()
-            .find(|link| (link.from, link.to) == (a.min(b), a.max(b)));
-        match link {
-            Some(link) if link.nvlinks.value().is_some_and(|&links| links > 0) => PeerRoute::NvLink,
-            Some(_) => PeerRoute::Pcie,
-            None => PeerRoute::Unknown,
-        }
-    }
 }
 
 impl Rack for Machine {
@@ -183,7 +170,7 @@ impl Rack for Machine {
                 devices: &devices,
                 pace: &Wall::start(),
                 is_cancelled,
-                route: &|from, to| self.route(&targets[from], &targets[to]),
+                route: &|from, to| route(&self.links, &targets[from], &targets[to]),
             },
             time,
         ))
@@ -191,9 +178,8 @@ impl Rack for Machine {
 }
 
 fn with_facts(device: Device, facts: &DeviceFacts) -> Device {
-    let capability = facts.compute_capability;
     Device {
-        compute_capability: Some((capability.major, capability.minor)),
+        compute_capability: Some(facts.compute_capability),
         sm_count: Some(facts.sms),
         memory_total_bytes: device.memory_total_bytes.or(Some(facts.memory_bytes)),
         clock_sm_max_mhz: device

@@ -170,7 +170,7 @@ fn h100(index: u32, factor: f64) -> DeviceEvidence {
         pci_device_id: Some(0x2330),
         serial: Some("1650923000000".to_owned()),
         vbios: Some("96.00.89.00.01".to_owned()),
-        compute_capability: Some((9, 0)),
+        compute_capability: Some(pitcrew_core::catalog::ComputeCapability { major: 9, minor: 0 }),
         sm_count: Some(132),
         clock_sm_max_mhz: Some(1980),
         memory_total_bytes: Some(85_520_809_984),
