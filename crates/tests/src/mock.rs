@@ -13,8 +13,11 @@ use tempfile::TempDir;
 use crate::pitcrew;
 
 /// A path that `cargo xtask test` passes on.
-pub(crate) fn given(variable: &str) -> PathBuf {
-    let missing = format!("{variable} is not set: run these tests with `cargo xtask test --ring 3`");
+///
+/// # Panics
+/// Where the tests were not started by it.
+pub fn given(variable: &str) -> PathBuf {
+    let missing = format!("{variable} is not set: run these tests with `cargo xtask test`");
     std::env::var_os(variable).map(PathBuf::from).expect(&missing)
 }
 

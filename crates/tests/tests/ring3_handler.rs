@@ -62,11 +62,8 @@ impl Node {
         let program = dir.path().join("usr/bin/containerd");
         std::fs::remove_file(&program).unwrap();
         std::fs::copy(std::fs::canonicalize(real.trim()).unwrap(), program).unwrap();
-        let hook = std::env::var_os("PITCREW_HOOK").expect("run these tests with `cargo xtask test`");
-        let node = Self {
-            dir,
-            hook: hook.into(),
-        };
+        let hook = pitcrew_tests::mock::given("PITCREW_HOOK");
+        let node = Self { dir, hook };
         node.started("one");
         node
     }

@@ -10,18 +10,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cluster::{Deployed, NODE, deploy, restarts};
+use cluster::{Deployed, NODE, agent_patch, deploy, node_field, restarts, scout_patch};
 use pitcrew_tests::agent::{Gpus, gpu_pod, node_files};
+use pitcrew_tests::mock::given;
 use pitcrew_tests::{Namespace, kubectl, on_node, run, wait_for, xtask};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-/// What was built for the tests; the image of a release is built without imaginary GPUs.
-fn given(name: &str) -> PathBuf {
-    std::env::var_os(name)
-        .map(PathBuf::from)
-        .expect("run these tests with `cargo xtask test`")
-}
 
 /// Makes the image's archive of this `pitcrew`, and gives its path.
 fn make_image(dir: &Path, name: &str, pitcrew: &Path) -> PathBuf {
@@ -65,29 +59,13 @@ fn overlay(dir: &Path, base: &str, patches: &Value) -> String {
     from.display().to_string()
 }
 
-/// A container's own /sys shows the machine's bus, and NVIDIA's library is the mock, which asks its environment for GPUs.
+/// What shows imaginary GPUs to scout and agent.
 fn imaginary() -> Value {
-    let add = |path: &str, value: Value| json!({"op": "add", "path": format!("/spec/template/spec/{path}"), "value": value});
-    let env = |name: &str, value: &str| add("containers/0/env/-", json!({"name": name, "value": value}));
-    let scout = json!([
-        add("volumes", json!([{"name": "sys", "hostPath": {"path": "/sys"}}])),
-        add(
-            "containers/0/volumeMounts",
-            json!([{"name": "sys", "mountPath": "/host/sys", "readOnly": true}])
-        ),
-        add("containers/0/args/-", json!("--sys=/host/sys")),
-        add("containers/0/args/-", json!("--every=1")),
-    ]);
-    let agent = json!([
-        env("PITCREW_SCENARIO", "rtx3060"),
-        env("PITCREW_NVML", "/host/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"),
-    ]);
-    let of = |name: &str, patch: &Value| json!({"target": {"kind": "DaemonSet", "name": name}, "patch": patch.to_string()});
-    json!([of("pitcrew-scout", &scout), of("pitcrew-agent", &agent)])
-}
-
-fn node_field(path: &str) -> String {
-    kubectl(&["get", "node", NODE, "-o", &format!("jsonpath={{{path}}}")], "").ok()
+    let of = |name: &str, patch: Value| json!({"target": {"kind": "DaemonSet", "name": name}, "patch": patch.to_string()});
+    json!([
+        of("pitcrew-scout", scout_patch()),
+        of("pitcrew-agent", agent_patch())
+    ])
 }
 
 #[test]

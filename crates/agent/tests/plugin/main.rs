@@ -4,7 +4,6 @@
 
 mod chaos;
 mod health;
-mod latency;
 mod node;
 mod registration;
 mod rival;

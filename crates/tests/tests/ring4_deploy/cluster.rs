@@ -156,6 +156,38 @@ fn made(arguments: &[&str]) -> Token {
     token
 }
 
+/// A field of the node, by its path.
+pub(crate) fn node_field(path: &str) -> String {
+    kubectl(&["get", "node", NODE, "-o", &format!("jsonpath={{{path}}}")], "").ok()
+}
+
+fn add(path: &str, value: &Value) -> Value {
+    json!({"op": "add", "path": format!("/spec/template/spec/{path}"), "value": value})
+}
+
+/// Has the scout see imaginary GPUs, which lie over the host's /sys, where a container's own doesn't see them; and look
+/// each second.
+pub(crate) fn scout_patch() -> Value {
+    json!([
+        add("volumes", &json!([{"name": "sys", "hostPath": {"path": "/sys"}}])),
+        add(
+            "containers/0/volumeMounts",
+            &json!([{"name": "sys", "mountPath": "/host/sys", "readOnly": true}])
+        ),
+        add("containers/0/args/-", &json!("--sys=/host/sys")),
+        add("containers/0/args/-", &json!("--every=1")),
+    ])
+}
+
+/// Has the agent see them: what stands for the driver's library asks its environment for the GPUs that it has.
+pub(crate) fn agent_patch() -> Value {
+    let env = |name: &str, value: &str| add("containers/0/env/-", &json!({"name": name, "value": value}));
+    json!([
+        env("PITCREW_SCENARIO", "rtx3060"),
+        env("PITCREW_NVML", "/host/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"),
+    ])
+}
+
 /// How often pods of a component were restarted.
 pub(crate) fn restarts(component: &str) -> u32 {
     let selector = format!("app.kubernetes.io/component={component}");

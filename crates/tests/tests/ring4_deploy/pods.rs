@@ -1,16 +1,16 @@
 //! Scout and agent in their pods.
 
 use pitcrew_tests::agent::Gpus;
+use pitcrew_tests::mock::given;
 use pitcrew_tests::{kubectl, on_node, testbed, wait_for};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::cluster::{self, Deployed, NODE};
+use crate::cluster::{self, Deployed, NODE, node_field};
 
 #[test]
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
 fn the_scout_in_its_pod_labels_a_node_with_a_gpu_which_brings_the_agent_there() {
-    let scout = std::env::var_os("PITCREW_SCOUT").expect("run these tests with `cargo xtask test`");
-    let file = format!("{}=/usr/bin/pitcrew-scout", scout.to_string_lossy());
+    let file = format!("{}=/usr/bin/pitcrew-scout", given("PITCREW_SCOUT").display());
     testbed(&["image", "docker.io/library/pitcrew:0.1.0", "--file", &file]).ok();
     testbed(&["fake-gpus", "rtx3060"]).ok();
     let _deployed = Deployed::new();
@@ -23,15 +23,7 @@ fn the_scout_in_its_pod_labels_a_node_with_a_gpu_which_brings_the_agent_there() 
         .ok()
     };
     assert_eq!(desired(), "0", "no node has a GPU yet");
-    // Imaginary GPUs lie over the host's /sys, where a container's own doesn't see them.
-    let patch = json!([
-        {"op": "add", "path": "/spec/template/spec/volumes", "value": [{"name": "sys", "hostPath": {"path": "/sys"}}]},
-        {"op": "add", "path": "/spec/template/spec/containers/0/volumeMounts",
-            "value": [{"name": "sys", "mountPath": "/host/sys", "readOnly": true}]},
-        {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--sys=/host/sys"},
-        {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": "--every=1"},
-    ]);
-    let patch = patch.to_string();
+    let patch = cluster::scout_patch().to_string();
     kubectl(
         &[
             "patch",
@@ -46,10 +38,7 @@ fn the_scout_in_its_pod_labels_a_node_with_a_gpu_which_brings_the_agent_there() 
         "",
     )
     .ok();
-    let label = |name: &str| {
-        let field = format!("jsonpath={{.metadata.labels.{}}}", name.replace('.', "\\."));
-        kubectl(&["get", "node", NODE, "-o", &field], "").ok()
-    };
+    let label = |name: &str| node_field(&format!(".metadata.labels.{}", name.replace('.', "\\.")));
     wait_for("the labels", || {
         let both = [
             "nvidia.com/gpu.present",
@@ -71,8 +60,7 @@ fn the_scout_in_its_pod_labels_a_node_with_a_gpu_which_brings_the_agent_there() 
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
 fn the_agent_in_its_pod_makes_a_node_ready() {
     let gpus = Gpus::new("rtx3060");
-    let given = |name: &str| std::env::var_os(name).expect("run these tests with `cargo xtask test`");
-    let file = |from: &str, to: &str| format!("{}={to}", given(from).to_string_lossy());
+    let file = |from: &str, to: &str| format!("{}={to}", given(from).display());
     let files = [
         file("PITCREW_BIN", "/usr/bin/pitcrew"),
         file("PITCREW_HOOK", "/usr/bin/pitcrew-hook"),
@@ -84,10 +72,7 @@ fn the_agent_in_its_pod_makes_a_node_ready() {
     }
     testbed(&arguments).ok();
     let _deployed = Deployed::new();
-    // What stands for the driver's library asks its environment for the GPUs that it has.
-    let env = |name: &str, value: &str| json!({"op": "add", "path": "/spec/template/spec/containers/0/env/-", "value": {"name": name, "value": value}});
-    let library = "/host/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1";
-    let patch = json!([env("PITCREW_SCENARIO", "rtx3060"), env("PITCREW_NVML", library)]).to_string();
+    let patch = cluster::agent_patch().to_string();
     let daemon_set = ["daemonset", "pitcrew-agent", "-n", "pitcrew"];
     kubectl(
         &[&["patch"], &daemon_set[..], &["--type=json", "-p", &patch]].concat(),
@@ -121,14 +106,10 @@ fn the_agent_in_its_pod_makes_a_node_ready() {
         kubectl(&["get", "gpunodes", "-o", "yaml"], "").stdout
     );
     wait_for("the scheduler to know the GPU", || {
-        let field = "jsonpath={.status.allocatable.nvidia\\.com/gpu}";
-        let found = kubectl(&["get", "node", NODE, "-o", field], "").ok();
-        (found == "1").then_some(())
+        (node_field(".status.allocatable.nvidia\\.com/gpu") == "1").then_some(())
     });
     wait_for("the labels", || {
-        let field = "jsonpath={.metadata.labels.nvidia\\.com/gpu\\.count}";
-        let found = kubectl(&["get", "node", NODE, "-o", field], "").ok();
-        (found == "1").then_some(())
+        (node_field(".metadata.labels.nvidia\\.com/gpu\\.count") == "1").then_some(())
     });
     assert_eq!(cluster::restarts("agent"), 0);
     let log = kubectl(&["logs", "-n", "pitcrew", "daemonset/pitcrew-agent"], "").ok();
@@ -141,8 +122,7 @@ fn the_agent_in_its_pod_makes_a_node_ready() {
     let uninstalled = on_node(&[&pitcrew, "agent", "uninstall", "--node", NODE], "");
     assert_eq!(uninstalled.code, Some(0), "{uninstalled:#?}");
     // And what it wrote at the API server: of the Node's labels the one stays that this test has set.
-    let labels = kubectl(&["get", "node", NODE, "-o", "jsonpath={.metadata.labels}"], "").ok();
-    let labels: Value = serde_json::from_str(&labels).unwrap();
+    let labels: Value = serde_json::from_str(&node_field(".metadata.labels")).unwrap();
     let keys = labels.as_object().unwrap().keys();
     let ours: Vec<&String> = keys
         .filter(|key| key.starts_with("nvidia.com/") || key.starts_with("pitcrew.dev/"))
@@ -153,8 +133,7 @@ fn the_agent_in_its_pod_makes_a_node_ready() {
         "",
         "{uninstalled:#?}"
     );
-    let conditions = "jsonpath={.status.conditions[*].type}";
-    let conditions = kubectl(&["get", "node", NODE, "-o", conditions], "").ok();
+    let conditions = node_field(".status.conditions[*].type");
     assert!(!conditions.contains("GpuHealthy"), "{conditions}");
     drop(gpus);
 }
