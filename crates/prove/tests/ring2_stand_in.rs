@@ -445,6 +445,12 @@ fn a_variant_that_is_wrong_everywhere_is_dropped_and_the_gpu_is_not_blamed() {
     };
     assert_eq!(refused.variant, "wgmma");
     assert!(refused.why.contains("self-test"), "{}", refused.why);
+    // Nor is it passed over.
+    let Outcome::Skipped { skip, why } = &proof.phase("self-test bf16").outcome else {
+        panic!("{:?}", proof.phase("self-test bf16"))
+    };
+    assert_eq!(*skip, Skip::NotTested);
+    assert!(why.contains("wgmma"), "{why}");
 }
 
 #[test]

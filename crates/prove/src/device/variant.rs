@@ -117,8 +117,7 @@ pub struct Refused {
     pub variant: Variant,
     /// Why, in words: the architecture, the driver's age, what the driver's compiler said, a wrong self-test.
     pub reason: String,
-    /// True where it gave something wrong when the device tried it, before anything is counted: the kernel, the driver's
-    /// compiler or the GPU.
+    /// True where it was tried and gave something wrong: the kernel, the driver's compiler or the GPU.
     pub was_wrong: bool,
 }
 

@@ -163,7 +163,7 @@ impl Exercise for SelfTest {
                     Answer::Unfit(what) => choices.refused.push(Refused {
                         variant: choice.variant,
                         reason: format!("self-test: {what}"),
-                        was_wrong: false,
+                        was_wrong: true,
                     }),
                 }
             }
