@@ -48,6 +48,14 @@ pub struct ProveRunArgs {
     /// Name of this node in the report; that of the machine by default
     #[arg(long, value_name = "NAME", env = env::NODE_NAME, hide_env_values = true)]
     pub node: Option<String>,
+    /// Name of the pod that this runs in, for the report
+    ///
+    /// Meant for the downward API (`metadata.name`): a host name is not always that of the pod.
+    #[arg(long, value_name = "NAME", env = env::POD_NAME, hide_env_values = true)]
+    pub pod_name: Option<String>,
+    /// Namespace of that pod; that of its service account by default
+    #[arg(long, value_name = "NAME", env = env::POD_NAMESPACE, hide_env_values = true)]
+    pub pod_namespace: Option<String>,
     /// Ways to write the report.
     #[command(flatten)]
     pub views: ProveViewArgs,

@@ -171,3 +171,27 @@ fn a_proof_that_is_stopped_ends_soon_with_what_it_has() {
         "{text}"
     );
 }
+
+#[test]
+fn a_report_says_where_it_was_made_and_with_which_kernels_and_nothing_secret() {
+    let mut command = pitcrew(&["prove", "-o", "json", "--scenario=rtx3060", "--profile=smoke"]);
+    command
+        .env("POD_NAME", "prove-x7k2p")
+        .env("POD_NAMESPACE", "gpu-tests")
+        .env("NODE_NAME", "gpu-1")
+        .env("NVIDIA_VISIBLE_DEVICES", "all")
+        .env("CUDA_VISIBLE_DEVICES", "0")
+        .env("NVIDIA_API_KEY", "nvapi-secret");
+    let text = stdout(&run(command));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let node = &report["evidence"]["node"];
+    assert_eq!(node["name"], "gpu-1");
+    assert_eq!(node["pod"], "gpu-tests/prove-x7k2p");
+    assert_eq!(node["environment"]["CUDA_VISIBLE_DEVICES"], "0");
+    assert_eq!(node["environment"]["NVIDIA_VISIBLE_DEVICES"], "all");
+    assert!(!text.contains("nvapi-secret"));
+    assert_eq!(
+        report["evidence"]["tool"]["kernels"],
+        pitcrew_prove::kernels::digest()
+    );
+}
