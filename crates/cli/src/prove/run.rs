@@ -1,5 +1,7 @@
 //! Arguments of a proof itself.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum, value_parser};
 
 use super::ProveViewArgs;
@@ -34,6 +36,11 @@ pub struct ProveRunArgs {
     /// A warning ends with 10 instead of 0
     #[arg(long)]
     pub strict: bool,
+    /// Borders of what is a warning and a failure, and what cards reach, in YAML
+    ///
+    /// What the file doesn't say is as usual. See `docs/prove.md`, "Thresholds".
+    #[arg(long, value_name = "FILE")]
+    pub thresholds: Option<PathBuf>,
     /// Plant a fault on purpose, to see it found
     ///
     /// `sm=7,bit=12`, `memory=4096,bit=3`, `operand=a,row=5,k=17,bit=4`, `output=7,bit=3` or `transfer=64,bit=0`; may be

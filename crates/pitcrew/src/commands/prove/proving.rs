@@ -67,6 +67,11 @@ pub(super) fn run(
         return scenarios::list(output);
     }
     let options = options(args)?;
+    // What is wrong with them must not show after a minute.
+    let thresholds = match &args.thresholds {
+        Some(path) => super::thresholds(path)?,
+        None => Thresholds::default(),
+    };
     let stop = stop_by_signals()?;
     let started = SystemTime::now();
     let begin = Instant::now();
@@ -106,7 +111,7 @@ pub(super) fn run(
         // The time of stand-ins is imaginary, too.
         Some(_) => imaginary_seconds(&evidence),
     };
-    let report = proof::judge(evidence, &Thresholds::default());
+    let report = proof::judge(evidence, &thresholds);
     super::write(&report, &args.views, output)?;
     Ok(super::exit_status(report.verdict, args.strict))
 }
