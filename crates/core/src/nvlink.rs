@@ -63,7 +63,7 @@ pub fn speed_mbs(architecture: Architecture) -> Option<u64> {
 /// whose links are others.
 pub fn wired(card: &Card) -> Option<u32> {
     let of_one = match (card.architecture, card.compute_capability.minor) {
-        (Architecture::Volta, _) | (Architecture::Ampere, 0) | (Architecture::Hopper, _) => 50,
+        (Architecture::Volta | Architecture::Hopper, _) | (Architecture::Ampere, 0) => 50,
         (Architecture::Blackwell, _) if card.compute_capability.major == 10 => 100,
         _ => return None,
     };

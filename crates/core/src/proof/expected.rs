@@ -238,8 +238,7 @@ fn product_of_card(card: &Card, device: &Device, format: Format, variant: &str) 
     };
     let is_same =
         Some(format) == of_catalogue || (format, of_catalogue) == (Format::Fp16, Some(Format::Bf16));
-    let part = part_of_best(device, format, variant);
-    if is_same && part == Some(None) {
+    if is_same && is_best(device, format, variant) {
         return catalogued();
     }
     if is_hopper(device)
@@ -261,26 +260,29 @@ fn product_of_card(card: &Card, device: &Device, format: Format, variant: &str) 
     }
     let same_rate = peak_per_clock(device, format)? / peak_per_clock(device, of_catalogue?)?;
     let why = format!("{format} by {variant}");
-    Some(catalogued()?.estimated(same_rate * part?.unwrap_or(1.0), &why))
+    Some(catalogued()?.estimated(same_rate * part_of_best(device, format, variant)?, &why))
 }
 
-/// What a variant reaches of what the best one for the format does. None where it can't be told, `Some(None)` for the best
-/// one itself.
-pub(super) fn part_of_best(device: &Device, format: Format, variant: &str) -> Option<Option<f64>> {
-    let best = best_variant(device)?;
-    let is_best = variant == best
-        || match format {
-            Format::Fp8 => variant == "fp8",
-            // No tensor cores multiply those, or they do in one way alone.
-            Format::Fp32 => variant == "simt",
-            Format::Fp64 if best == "wgmma" => variant == "m16n8k16",
-            _ => false,
-        };
-    if is_best {
-        return Some(None);
+/// What a variant reaches of what the best one for the format does: 1 for that one itself. None where it can't be told.
+pub(super) fn part_of_best(device: &Device, format: Format, variant: &str) -> Option<f64> {
+    if is_best(device, format, variant) {
+        return Some(1.0);
     }
+    let best = best_variant(device)?;
     let reach = |variant: &str| pipe_efficiency(device, format, variant, false);
-    Some(Some(reach(variant)?.value / reach(best)?.value))
+    Some(reach(variant)?.value / reach(best)?.value)
+}
+
+/// Whether figures that are told of a format go with this variant.
+pub(super) fn is_best(device: &Device, format: Format, variant: &str) -> bool {
+    let best = best_variant(device);
+    match format {
+        Format::Fp8 => best == Some(variant) || variant == "fp8",
+        // No tensor cores multiply those, or they do in one way alone.
+        Format::Fp32 => variant == "simt",
+        Format::Fp64 if best == Some("wgmma") => variant == "m16n8k16",
+        _ => best == Some(variant),
+    }
 }
 
 fn is_hopper(device: &Device) -> bool {

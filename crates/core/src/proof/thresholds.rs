@@ -92,10 +92,11 @@ impl Thresholds {
         let told = || {
             let value = *self.card(device)?.products_tflops.get(&format)?;
             let told = Expected::told(value);
-            Some(match expected::part_of_best(device, format, variant)? {
-                None => told,
-                Some(part) => told.estimated(part, &format!("{format} by {variant}")),
-            })
+            if expected::is_best(device, format, variant) {
+                return Some(told);
+            }
+            let part = expected::part_of_best(device, format, variant)?;
+            Some(told.estimated(part, &format!("{format} by {variant}")))
         };
         match told() {
             Some(of_card) => expected::of_sms(device, of_card),

@@ -35,7 +35,7 @@ fn all_together(before: &Counters, after: &Counters, found: &mut Found) {
     }
 }
 
-fn of<'a>(counters: &'a Counters, index: u32) -> Option<&'a LinkState> {
+fn of(counters: &Counters, index: u32) -> Option<&LinkState> {
     counters.nvlinks.iter().find(|link| link.index == index)
 }
 

@@ -155,7 +155,7 @@ fn rates(device: &Device, sms: u32) -> Rates {
         tf32: of(Format::Tf32, tensor).filter(|_| major >= 8),
         single,
         double: match (major, minor) {
-            (8 | 9, 0) => of(Format::Fp64, tensor),
+            (8 | 9, 0) => of(Format::Fp64, "m16n8k16"),
             _ => of(Format::Fp64, "simt"),
         }
         .unwrap_or(UNKNOWN.double),
