@@ -96,6 +96,10 @@ pub const LOOK_INTERVAL: &str = "PITCREW_LOOK_INTERVAL";
 pub const STARTUP_TAINT: &str = "PITCREW_STARTUP_TAINT";
 /// The driver compiles the kernels of a proof itself, as it does for other programs; the same as `prove --ptx`.
 pub const CUDA_FORCE_PTX_JIT: &str = "CUDA_FORCE_PTX_JIT";
+/// The pod's name; the same as `prove --pod-name`.
+pub const POD_NAME: &str = "POD_NAME";
+/// The pod's namespace; the same as `prove --pod-namespace`.
+pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
 /// A kubeconfig. Read by the Kubernetes client.
 pub const KUBECONFIG: &str = "KUBECONFIG";
 /// No colour, unless `--color` asks for it. Read by `anstream`.
@@ -296,6 +300,14 @@ pub const ALL: &[(&str, &str)] = &[
     (
         CUDA_FORCE_PTX_JIT,
         "The driver compiles the kernels of a proof from PTX: `1` or `0`. The same as `prove --ptx`.",
+    ),
+    (
+        POD_NAME,
+        "Name of the pod that a proof runs in, by the downward API, for its report. The same as `prove --pod-name`.",
+    ),
+    (
+        POD_NAMESPACE,
+        "Namespace of that pod. The same as `prove --pod-namespace`.",
     ),
     (
         KUBECONFIG,

@@ -45,6 +45,9 @@ pub struct ProveShowArgs {
     /// A warning ends with 10 instead of 0
     #[arg(long)]
     pub strict: bool,
+    /// Judge the evidence anew, by these borders and figures of cards
+    #[arg(long, value_name = "FILE")]
+    pub thresholds: Option<PathBuf>,
     /// Ways to write it.
     #[command(flatten)]
     pub views: ProveViewArgs,

@@ -12,6 +12,7 @@ pub mod health;
 pub mod inventory;
 pub mod labels;
 pub mod mig;
+pub mod nvlink;
 pub mod pci;
 pub mod plugin;
 pub mod ports;

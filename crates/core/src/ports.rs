@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use crate::gpu::{GpuInstance, MigDevice};
 use crate::inventory::Inventory;
 use crate::mig::{GeometryProfile, Placement, Profile};
+use crate::nvlink::NvLink;
 use crate::reading::Reading;
 
 /// Asking a GPU or its driver failed as a whole.
@@ -76,6 +77,9 @@ pub trait InventorySource {
 pub trait Sampling {
     /// Reads field values by NVML's name for them (`NVML_FI_DEV_*`), in the order asked.
     fn fields(&mut self, uuid: &str, names: &[&str]) -> Result<Vec<Reading<u64>>, GpuError>;
+
+    /// The `NVLinks` of a GPU one by one, up or down; fails with [`GpuError::NotSupported`] for one without.
+    fn nvlinks(&mut self, uuid: &str) -> Result<Vec<NvLink>, GpuError>;
 
     /// Profiling figures (GPM, Hopper and later) between the last call and this one, by NVML's metric number.
     fn profiling(&mut self, uuid: &str, metrics: &[u32]) -> Result<Vec<Reading<f64>>, GpuError>;

@@ -11,6 +11,7 @@ mod evidence;
 pub mod expected;
 pub mod fleet;
 mod judge;
+mod link;
 mod phase;
 mod read;
 mod samples;
@@ -25,12 +26,15 @@ pub use evidence::{
     Driver, Evidence, Node, PeerPath, PeerRoute, Profile, Run, SetupError, SetupErrorCode, Tool,
 };
 pub use judge::judge;
+pub use link::LinkState;
 pub use phase::{
     Bits, Corruption, CorruptionClass, Coverage, Format, Outcome, ParseFormatError, Phase, PhaseKind, Rate,
     Refused, Skip, SmResult, Unit,
 };
 pub use read::{MAX_BYTES, ReadError, parse};
-pub use thresholds::{Borders, Thresholds};
+pub use thresholds::{
+    Borders, CardFigures, MAX_THRESHOLDS_BYTES, Thresholds, ThresholdsError, parse_thresholds,
+};
 pub use timestamp::{ParseTimestampError, Timestamp};
 pub use verdict::{Figure, Grade, Judgement, Reason, ReasonCode, Verdict};
 

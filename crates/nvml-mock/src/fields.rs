@@ -55,6 +55,7 @@ fn field(call: &Call, gpu: &GpuFacts, id: u32, scope: u32) -> Answer<u64> {
     for name in names {
         let found = match name {
             "NVML_FI_DEV_NVLINK_GET_STATE" => nvlink::is_active(gpu, scope).map(u64::from),
+            "NVML_FI_DEV_NVLINK_GET_SPEED" => nvlink::speed(call, gpu, scope),
             "NVML_FI_DEV_NVLINK_GET_VERSION" => nvlink::version(gpu, scope).map(u64::from),
             "NVML_FI_DEV_NVSWITCH_CONNECTED_LINK_COUNT" => nvlink::to_switches(gpu).map(u64::from),
             _ => call.number(gpu, name),

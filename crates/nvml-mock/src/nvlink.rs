@@ -4,6 +4,7 @@ use std::ffi::{c_uint, c_ulonglong};
 
 use nvml_wrapper_sys::bindings::{self as nvml, nvmlDevice_t, nvmlPciInfo_t};
 use pitcrew_core::catalog::Architecture;
+use pitcrew_core::nvlink::{NvLink, made};
 use pitcrew_core::pci::{NVIDIA_VENDOR_ID, PciAddress, PciFunction};
 use pitcrew_scenario::GpuFacts;
 
@@ -74,27 +75,34 @@ exports! {
     ) |call| {
         let gpu = call.gpu(&device)?;
         is_active(&gpu, link)?;
-        let kind = match counter {
-            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_REPLAY => "REPLAY_ERROR",
-            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_RECOVERY => "RECOVERY_ERROR",
-            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_FLIT => "CRC_FLIT_ERROR",
-            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_DATA => "CRC_DATA_ERROR",
-            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_ECC_DATA => "ECC_DATA_ERROR",
+        let of_link = one(call, &gpu, link)?;
+        counterValue.set(match counter {
+            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_REPLAY => of_link.replays.answer()?,
+            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_RECOVERY => of_link.recoveries.answer()?,
+            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_FLIT => of_link.crc_flit.answer()?,
+            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_DATA => of_link.crc_data.answer()?,
+            nvml::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_ECC_DATA => {
+                call.number(&gpu, &format!("NVML_FI_DEV_NVLINK_ECC_DATA_ERROR_COUNT_L{link}"))?
+            }
             _ => return Err(code::INVALID_ARGUMENT),
-        };
-        counterValue.set(call.number(&gpu, &format!("NVML_FI_DEV_NVLINK_{kind}_COUNT_L{link}"))?)
+        })
     }
 }
 
-/// Links that a GPU of this architecture has, used or not.
+/// Links that a GPU has, used or not.
 fn links(gpu: &GpuFacts, active: u32) -> u32 {
-    let made = match gpu.card.architecture {
-        Architecture::Hopper | Architecture::Blackwell => 18,
-        Architecture::Ampere => 12,
-        Architecture::Volta => 6,
-        _ => 0,
-    };
-    active.max(made)
+    active.max(made(gpu.card.architecture))
+}
+
+/// All that is known of one link.
+fn one(call: &Call, gpu: &GpuFacts, link: u32) -> Answer<NvLink> {
+    let mut links = call.machine().nvlinks_of(gpu.index).into_iter();
+    links.find(|known| known.index == link).ok_or(code::NOT_SUPPORTED)
+}
+
+/// What a link was trained to, in MB/s.
+pub(crate) fn speed(call: &Call, gpu: &GpuFacts, link: u32) -> Answer<u64> {
+    one(call, gpu, link)?.speed_mbs.answer()
 }
 
 /// Whether a link is up: those that are come first.

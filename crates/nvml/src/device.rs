@@ -423,26 +423,26 @@ impl<'l> Device<'l> {
 
     /// Numbers of the `NVLinks` that are up.
     pub(crate) fn nvlinks(self) -> Answer<Vec<u32>> {
-        let mut up = Vec::new();
-        let mut answered = false;
+        let links = self.nvlink_states()?.into_iter();
+        Ok(links.filter(|(_, is_up)| *is_up).map(|(link, _)| link).collect())
+    }
+
+    /// The `NVLinks` that are wired, each with whether it is up.
+    pub(crate) fn nvlink_states(self) -> Answer<Vec<(u32, bool)>> {
+        let mut links = Vec::new();
         for link in 0..MOST_LINKS {
             match call::get_of_two::<_, _, u32>(&self.f().nvmlDeviceGetNvLinkState, self, link) {
-                Ok(state) => {
-                    answered = true;
-                    if state == 1 {
-                        up.push(link);
-                    }
-                }
+                Ok(state) => links.push((link, state == 1)),
                 // Past the last link; or a card with none, or a link that this board hasn't wired.
                 Err(Code::INVALID_ARGUMENT) => break,
                 Err(code) if code.is_unsupported() => {}
                 Err(code) => return Err(code),
             }
         }
-        if answered {
-            Ok(up)
-        } else {
+        if links.is_empty() {
             Err(Code::NOT_SUPPORTED)
+        } else {
+            Ok(links)
         }
     }
 

@@ -43,18 +43,24 @@ fn scope(name: &str) -> u32 {
 
 /// Reads fields by name, in the order asked. Fails only for a GPU that can't be asked at all.
 pub(crate) fn read(device: Device<'_>, names: &[&str]) -> Answer<Vec<Reading<u64>>> {
+    let scoped: Vec<(&str, u32)> = names.iter().map(|name| (*name, scope(name))).collect();
+    read_scoped(device, &scoped)
+}
+
+/// As [`read`], with what each is asked of: the number of a link, for those of links.
+pub(crate) fn read_scoped(device: Device<'_>, names: &[(&str, u32)]) -> Answer<Vec<Reading<u64>>> {
     let mut found: Vec<Reading<u64>> = names.iter().map(|_| Reading::NotSupported).collect();
-    let known: Vec<(usize, &str, u32)> = names
+    let known: Vec<(usize, u32, u32)> = names
         .iter()
         .enumerate()
-        .filter_map(|(at, name)| Some((at, *name, field_id(name)?)))
+        .filter_map(|(at, (name, scope))| Some((at, *scope, field_id(name)?)))
         .collect();
     for batch in known.chunks(AT_ONCE) {
         let mut values: Vec<sys::nvmlFieldValue_t> = batch
             .iter()
-            .map(|(_, name, id)| sys::nvmlFieldValue_t {
+            .map(|(_, scope, id)| sys::nvmlFieldValue_t {
                 fieldId: *id,
-                scopeId: scope(name),
+                scopeId: *scope,
                 // Drivers pass over fields that they don't know without a word.
                 nvmlReturn: Code::NOT_SUPPORTED.0,
                 ..sys::nvmlFieldValue_t::zeroed()

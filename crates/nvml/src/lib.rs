@@ -22,6 +22,7 @@ mod gpm;
 mod library;
 mod links;
 mod mig;
+mod nvlinks;
 mod nvml;
 mod processes;
 mod progress;

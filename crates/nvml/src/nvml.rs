@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pitcrew_core::gpu::{GpuInstance, MigDevice};
 use pitcrew_core::inventory::{DriverReadings, Inventory, Silent};
 use pitcrew_core::mig::{GeometryProfile, Placement, Profile};
+use pitcrew_core::nvlink::NvLink;
 use pitcrew_core::pci::PciFunction;
 use pitcrew_core::ports::{GpuError, InventorySource, Mig, Sampling};
 use pitcrew_core::{Gpu, Reading};
@@ -15,7 +16,7 @@ use crate::code::{Answer, Code, reading};
 use crate::device::{Device, unreadable};
 use crate::events::{NvmlEvents, XidLog};
 use crate::library::{Library, LibraryIdentity};
-use crate::{fields, gpm, links, mig, progress, readings};
+use crate::{fields, gpm, links, mig, nvlinks, progress, readings};
 
 /// What has become of the driver since it was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -291,6 +292,11 @@ impl Sampling for Nvml {
     fn fields(&mut self, uuid: &str, names: &[&str]) -> Result<Vec<Reading<u64>>, GpuError> {
         let device = self.device(uuid)?;
         fields::read(device, names).map_err(|code| code.of_request(uuid, "field values"))
+    }
+
+    fn nvlinks(&mut self, uuid: &str) -> Result<Vec<NvLink>, GpuError> {
+        let device = self.device(uuid)?;
+        nvlinks::read(device).map_err(|code| code.of_request(uuid, "NVLinks"))
     }
 
     /// The first call for a GPU has nothing to compare with: each figure is [`Reading::Failed`] and says so. Two

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use pitcrew_core::Reading;
 use pitcrew_core::inventory::Inventory;
+use pitcrew_core::nvlink::NvLink;
 use pitcrew_core::ports::{Events, GpuError, GpuEvent, InventorySource, Sampling};
 
 /// How long a dropped worker may take to let go of what it owns.
@@ -309,6 +310,14 @@ impl<S: Sampling + 'static> Sampling for WorkerSource<S> {
             .call("read field values", self.deadline, move |source| {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 source.fields(&uuid, &names)
+            })?
+    }
+
+    fn nvlinks(&mut self, uuid: &str) -> Result<Vec<NvLink>, GpuError> {
+        let uuid = uuid.to_owned();
+        self.worker
+            .call("read the NVLinks", self.deadline, move |source| {
+                source.nvlinks(&uuid)
             })?
     }
 

@@ -87,6 +87,12 @@ fn field_values_are_those_of_the_scenario() {
 
 #[test]
 #[ignore = "needs the mock library: cargo xtask test --ring 3"]
+fn nvlinks_are_those_of_the_scenario() {
+    run_on_all("nvlinks");
+}
+
+#[test]
+#[ignore = "needs the mock library: cargo xtask test --ring 3"]
 fn profiling_figures_are_those_of_the_scenario() {
     run_on_all("profiling");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pitcrew_cli::GlobalArgs;
 use pitcrew_core::inventory::Silent;
+use pitcrew_core::nvlink::NvLink;
 use pitcrew_core::ports::{GpuError, Sampling};
 use pitcrew_core::{Inventory, Reading};
 use pitcrew_nvml::{Patience, Progress, Relay, Stuck};
@@ -78,6 +79,13 @@ impl Sampling for Driver {
         }
     }
 
+    fn nvlinks(&mut self, uuid: &str) -> Result<Vec<NvLink>, GpuError> {
+        match self {
+            Self::Real(real) => real.nvlinks(uuid),
+            Self::Imaginary(imaginary) => imaginary.nvlinks(uuid),
+        }
+    }
+
     fn profiling(&mut self, uuid: &str, metrics: &[u32]) -> Result<Vec<Reading<f64>>, GpuError> {
         match self {
             Self::Real(real) => real.profiling(uuid, metrics),
@@ -114,6 +122,20 @@ impl Opened {
             call: self.longest_call,
         };
         self.relay.ask("read the GPUs", patience, Driver::look)
+    }
+
+    /// The `NVLinks` of one GPU, one by one.
+    pub(crate) fn nvlinks(&self, uuid: &str, deadline: Duration) -> Result<Vec<NvLink>, GpuError> {
+        let patience = Patience {
+            whole: deadline,
+            call: self.longest_call,
+        };
+        let uuid = uuid.to_owned();
+        self.relay.ask(
+            "read the NVLinks",
+            patience,
+            move |driver: &mut Driver, _: &[Silent]| driver.nvlinks(&uuid),
+        )?
     }
 
     /// From the next look on, whoever this is is told of every event when it happens. A scenario has none by itself.

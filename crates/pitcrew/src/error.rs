@@ -78,6 +78,11 @@ pub(crate) enum Error {
         path: PathBuf,
         source: pitcrew_core::proof::ReadError,
     },
+    #[error("`{}` holds no thresholds", .path.display())]
+    NotThresholds {
+        path: PathBuf,
+        source: pitcrew_core::proof::ThresholdsError,
+    },
     #[error("`{}` can't be written", .path.display())]
     WriteFile { path: PathBuf, source: io::Error },
     #[error("the output can't be written")]
@@ -115,6 +120,7 @@ impl Error {
             | Self::NodeName
             | Self::SleepInterval(_)
             | Self::Inject(_)
+            | Self::NotThresholds { .. }
             | Self::NoSuchGpu { .. }
             | Self::CdiKind(_) => ExitStatus::Usage,
             #[cfg(feature = "sim")]
@@ -192,6 +198,9 @@ impl Hint for Error {
             }
             Self::NoSuchGpu { known, .. } => vec![format!("there are {}", known.join(", "))],
             Self::NotReport { .. } => owned(&["reports are written by `pitcrew prove -o json`"]),
+            Self::NotThresholds { .. } => {
+                owned(&["`docs/prove.md` shows a file; what it doesn't say is as usual"])
+            }
             Self::Target(_) => owned(&["for example `pitcrew check --to rke2=1.36.2,driver=595.58`"]),
             Self::Terminal(_) => owned(&["`pitcrew top --once` prints one frame and needs no terminal"]),
             Self::FeedFailed(_) => {

@@ -12,7 +12,7 @@ use pitcrew_core::inventory::CudaVersion;
 
 use crate::device::{CodeSource, Format, Variant};
 
-pub use pack::{PackError, names, unpack};
+pub use pack::{PackError, digest, names, unpack};
 pub use shape::{Shape, shape, wgmma_bytes};
 
 /// The GPUs that a module's PTX runs on.

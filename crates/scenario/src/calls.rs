@@ -73,6 +73,8 @@ pub const READING_CALLS: &[(&str, &str)] = &[
 pub const FIELDS: &str = "nvmlDeviceGetFieldValues";
 /// Profiling figures.
 pub const GPM: &str = "nvmlGpmMetricsGet";
+/// Errors of one link.
+pub const NVLINK_ERRORS: &str = "nvmlDeviceGetNvLinkErrorCounter";
 /// Waiting for events.
 pub const EVENTS: &str = "nvmlEventSetWait_v2";
 /// MIG on or off.
@@ -100,6 +102,7 @@ const OTHERS: &[&str] = &[
     COUNT,
     HANDLE,
     GPM,
+    NVLINK_ERRORS,
     MIG_MODE,
     MIG_PROFILES,
     MIG_CREATE,

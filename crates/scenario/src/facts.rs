@@ -10,12 +10,14 @@ use pitcrew_core::catalog::Card;
 use pitcrew_core::gpu::GpuReadings;
 use pitcrew_core::inventory::{DriverReadings, Link};
 use pitcrew_core::mig::Geometry;
+use pitcrew_core::nvlink::NvLink;
 use pitcrew_core::pci::PciFunction;
 use pitcrew_core::ports::GpuError;
 
 use crate::calls;
 use crate::machine::Machine;
 use crate::mig::GpuInstance;
+use crate::state::GpuState;
 
 /// One GPU at one moment.
 #[derive(Debug, Clone)]
@@ -80,6 +82,13 @@ impl Machine {
     /// How pairs of GPUs are connected.
     pub fn links(&self) -> Vec<Link> {
         self.shared.lock().links.clone()
+    }
+
+    /// The `NVLinks` of a GPU one by one; empty for a card without.
+    pub fn nvlinks_of(&self, index: u32) -> Vec<NvLink> {
+        let state = self.shared.lock();
+        let found = usize::try_from(index).ok().and_then(|at| state.gpus.get(at));
+        found.and_then(GpuState::nvlinks).unwrap_or_default()
     }
 
     /// A number by NVML's name for it: a field value (`NVML_FI_DEV_*`), or another that only the scenario's `fields`

@@ -1,7 +1,9 @@
 //! Field values and profiling figures.
 
 use pitcrew_core::Reading;
+use pitcrew_core::catalog::Architecture;
 use pitcrew_core::gpu::GpuReadings;
+use pitcrew_core::nvlink::{self, NvLink};
 use pitcrew_core::ports::{GpuError, Sampling};
 
 use crate::calls;
@@ -16,6 +18,15 @@ impl Sampling for Machine {
         self.on_gpu(uuid, &[calls::FIELDS], |gpu, _| {
             let readings = gpu.readings();
             Ok(names.iter().map(|name| gpu.field(&readings, name)).collect())
+        })
+    }
+
+    fn nvlinks(&mut self, uuid: &str) -> Result<Vec<NvLink>, GpuError> {
+        self.on_gpu(uuid, &[calls::NVLINK_ERRORS], |gpu, _| {
+            gpu.nvlinks().ok_or_else(|| GpuError::NotSupported {
+                gpu: uuid.to_owned(),
+                what: "NVLinks".to_owned(),
+            })
         })
     }
 
@@ -76,6 +87,40 @@ impl GpuState {
                 given.map_or(Reading::NotSupported, |&value| Reading::Value(value))
             }
         }
+    }
+
+    /// The links one by one, those that are up first; none for a card without. What the scenario doesn't say of a link is what
+    /// a new one has: the speed of its architecture and no error.
+    pub(crate) fn nvlinks(&self) -> Option<Vec<NvLink>> {
+        let up = *self.readings().nvlinks_active.value()?;
+        let architecture = self.card.architecture;
+        let links = up.max(nvlink::made(architecture));
+        let link = |index: u32| {
+            let field = |name: &str| {
+                self.fields
+                    .get(&format!("NVML_FI_DEV_NVLINK_{name}_L{index}"))
+                    .copied()
+            };
+            let count = |name: &str| match (field(name), architecture) {
+                (Some(given), _) => Reading::Value(given),
+                // Its links are other ones, which count otherwise.
+                (None, Architecture::Blackwell) => Reading::NotSupported,
+                (None, _) => Reading::Value(0),
+            };
+            if index >= up {
+                return NvLink::new(index, false);
+            }
+            let speed = field("SPEED_MBPS").or_else(|| nvlink::speed_mbs(architecture));
+            NvLink {
+                speed_mbs: speed.map_or(Reading::NotSupported, Reading::Value),
+                crc_flit: count("CRC_FLIT_ERROR_COUNT"),
+                crc_data: count("CRC_DATA_ERROR_COUNT"),
+                replays: count("REPLAY_ERROR_COUNT"),
+                recoveries: count("RECOVERY_ERROR_COUNT"),
+                ..NvLink::new(index, true)
+            }
+        };
+        (links > 0).then(|| (0..links).map(link).collect())
     }
 
     /// A profiling figure: as in the scenario, and under a load in proportion to it.

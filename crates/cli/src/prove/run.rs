@@ -1,5 +1,7 @@
 //! Arguments of a proof itself.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum, value_parser};
 
 use super::ProveViewArgs;
@@ -34,6 +36,11 @@ pub struct ProveRunArgs {
     /// A warning ends with 10 instead of 0
     #[arg(long)]
     pub strict: bool,
+    /// Borders of what is a warning and a failure, and what cards reach, in YAML
+    ///
+    /// What the file doesn't say is as usual. See `docs/prove.md`, "Thresholds".
+    #[arg(long, value_name = "FILE")]
+    pub thresholds: Option<PathBuf>,
     /// Plant a fault on purpose, to see it found
     ///
     /// `sm=7,bit=12`, `memory=4096,bit=3`, `operand=a,row=5,k=17,bit=4`, `output=7,bit=3` or `transfer=64,bit=0`; may be
@@ -48,6 +55,14 @@ pub struct ProveRunArgs {
     /// Name of this node in the report; that of the machine by default
     #[arg(long, value_name = "NAME", env = env::NODE_NAME, hide_env_values = true)]
     pub node: Option<String>,
+    /// Name of the pod that this runs in, for the report
+    ///
+    /// Meant for the downward API (`metadata.name`): a host name is not always that of the pod.
+    #[arg(long, value_name = "NAME", env = env::POD_NAME, hide_env_values = true)]
+    pub pod_name: Option<String>,
+    /// Namespace of that pod; that of its service account by default
+    #[arg(long, value_name = "NAME", env = env::POD_NAMESPACE, hide_env_values = true)]
+    pub pod_namespace: Option<String>,
     /// Ways to write the report.
     #[command(flatten)]
     pub views: ProveViewArgs,

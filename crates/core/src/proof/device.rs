@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Phase;
+use super::{LinkState, Phase};
 use crate::catalog::{self, Card, ComputeCapability};
 use crate::gpu::{Gpu, GpuReadings, MigDevice};
+use crate::nvlink::NvLink;
 
 /// All that was seen of one GPU or MIG device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -221,10 +222,13 @@ pub struct Counters {
     /// NVLinks that are up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nvlinks_active: Option<u32>,
+    /// The NVLinks one by one, by their number; empty where the GPU has none or they were not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nvlinks: Vec<LinkState>,
 }
 
 impl Counters {
-    /// From what the driver's management library says. NVLink's errors are not among its readings yet.
+    /// From what the driver's management library says. The links come apart ([`Counters::with_links`]).
     pub fn of(readings: &GpuReadings) -> Self {
         let rows = readings.remapped_rows.value();
         let pages = readings.retired_pages.value();
@@ -240,7 +244,17 @@ impl Counters {
             pcie_replays: readings.pcie_replays.value().copied(),
             nvlink_errors: None,
             nvlinks_active: readings.nvlinks_active.value().copied(),
+            nvlinks: Vec::new(),
         }
+    }
+
+    /// The same with the NVLinks one by one, and the sum of their errors.
+    #[must_use]
+    pub fn with_links(mut self, links: &[NvLink]) -> Self {
+        self.nvlinks = links.iter().map(LinkState::from).collect();
+        let errors = self.nvlinks.iter().filter_map(LinkState::errors);
+        self.nvlink_errors = errors.reduce(u64::saturating_add);
+        self
     }
 }
 
@@ -325,7 +339,7 @@ impl From<crate::reading::Unread> for Unread {
 }
 
 /// A PCI id as people write it: `0x2330`.
-mod hex_id {
+pub(super) mod hex_id {
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
     #[expect(
@@ -333,14 +347,19 @@ mod hex_id {
         clippy::trivially_copy_pass_by_ref,
         reason = "serde asks for this signature"
     )]
-    pub(super) fn serialize<S: Serializer>(id: &Option<u16>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::proof) fn serialize<S: Serializer>(
+        id: &Option<u16>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match id {
             Some(id) => serializer.collect_str(&format_args!("{id:#06x}")),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
+    pub(in crate::proof) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u16>, D::Error> {
         let Some(text) = Option::<String>::deserialize(deserializer)? else {
             return Ok(None);
         };

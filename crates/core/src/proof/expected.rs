@@ -19,6 +19,15 @@ pub struct Expected {
 }
 
 impl Expected {
+    /// What somebody has measured and says so.
+    pub(super) fn told(value: f64) -> Self {
+        Self {
+            value,
+            basis: "measured, by the thresholds that were given".to_owned(),
+            is_measured: true,
+        }
+    }
+
     fn from_catalogue(value: f64, basis: &str) -> Self {
         let is_measured = basis.starts_with("measured");
         let basis = if is_measured || basis.starts_with("estimated") {
@@ -33,20 +42,21 @@ impl Expected {
         }
     }
 
-    fn scaled(self, factor: f64, why: &str) -> Self {
+    /// Of a part of a card, which nobody has measured.
+    fn of_part(self, factor: f64, how: &str) -> Self {
+        let whole = self.basis.strip_prefix("estimated: ").unwrap_or(&self.basis);
         Self {
             value: self.value * factor,
-            basis: format!("{}; {why}", self.basis),
-            ..self
+            basis: format!("estimated {how}, of the whole: {whole}"),
+            is_measured: false,
         }
     }
 
-    fn estimated(self, factor: f64, why: &str) -> Self {
-        let scaled = self.scaled(factor, why);
+    pub(super) fn estimated(self, factor: f64, why: &str) -> Self {
         Self {
-            basis: format!("estimated from another format or kernel: {}", scaled.basis),
+            value: self.value * factor,
+            basis: format!("estimated from another format or kernel: {}; {why}", self.basis),
             is_measured: false,
-            ..scaled
         }
     }
 }
@@ -118,23 +128,25 @@ fn held_back(device: &Device, full_rate: f64) -> f64 {
 /// product. Hopper's are measured, on one H100 SXM ([performance.md](../../../../docs/performance.md)); the others are
 /// estimates, which can warn and not fail.
 pub fn pipe_efficiency(device: &Device, format: Format, variant: &str, is_loop: bool) -> Option<Expected> {
-    let ComputeCapability { major, minor } = device.compute_capability?;
+    let ComputeCapability { major, .. } = device.compute_capability?;
     let of = |(of_loop, of_product): (f64, f64)| if is_loop { of_loop } else { of_product };
-    if (major, minor) == (9, 0)
+    if is_hopper(device)
         && let Some(measured) = of_hopper(format, variant)
     {
-        let card = device.card().map(|card| card.name.as_str());
         return Some(Expected {
             value: of(measured),
             basis: format!("measured on an H100 SXM: {variant}"),
-            is_measured: card.is_some_and(|name| name.starts_with("H100 SXM")),
+            is_measured: device.card().is_some_and(is_h100_sxm),
         });
     }
     let peak = peak_per_clock(device, format)?;
     let (parts, how) = match (variant, major) {
         ("simt", _) => {
             let part = plain_part(device, format, peak)?;
-            ((part * 0.90, part * 0.80), "plain cores")
+            (
+                (part * 0.75, part * 0.62),
+                "plain cores, as measured on an H100 SXM",
+            )
         }
         ("m8n8k4", 7) => ((0.85, 0.65), "m8n8k4"),
         ("m16n8k8", 7) => ((0.90, 0.80), "m16n8k8"),
@@ -189,46 +201,116 @@ fn plain_part(device: &Device, format: Format, peak: f64) -> Option<f64> {
 
 /// TFLOP/s of large products.
 pub fn product(device: &Device, format: Format, variant: &str) -> Option<Expected> {
-    let card = device.card()?;
-    let whole = product_of_card(card, device, format, variant)?;
-    Some(match slice_of_sms(card, device) {
+    of_sms(device, product_of_card(device.card()?, device, format, variant)?)
+}
+
+/// What a MIG device reaches of its card's products; all of it for a whole GPU.
+pub(super) fn of_sms(device: &Device, whole: Expected) -> Option<Expected> {
+    if device.mig.is_none() {
+        return Some(whole);
+    }
+    let all = f64::from(device.card()?.sm_count);
+    Some(match device.sm_count.map(f64::from) {
         // Part of a GPU's SMs: a little is lost at the borders (fact sheet `prove`, section 5).
-        Some(part) => whole.scaled(part * 0.97, "by the SMs of the MIG device"),
-        None => whole,
+        Some(sms) if sms < all => whole.of_part(sms / all * 0.97, "by the SMs of the MIG device"),
+        _ => whole,
     })
 }
 
+/// What a MIG device reaches of its card's memory; all of it for a whole GPU.
+pub(super) fn of_slices(device: &Device, whole: Expected) -> Expected {
+    let Some(slice) = &device.mig else { return whole };
+    let geometry = device.card().and_then(mig::geometry);
+    let slices = geometry.map_or(8, |geometry| geometry.memory_slices);
+    let part = f64::from(slice.memory_slices) / f64::from(slices);
+    whole.of_part(part.min(1.0), "by the memory slices of the MIG device")
+}
+
 fn product_of_card(card: &Card, device: &Device, format: Format, variant: &str) -> Option<Expected> {
-    if format == Format::Fp32 {
-        let basis = "estimated: 0.85 of the datasheet's FP32";
-        return Some(Expected::from_catalogue(card.fp32_tflops? * 0.85, basis));
-    }
+    let of_catalogue = match card.tensor_dtype.as_str() {
+        "bf16" => Some(Format::Bf16),
+        "fp16" => Some(Format::Fp16),
+        _ => None,
+    };
     let catalogued = || {
         let basis = &card.expected_tensor_basis;
         Some(Expected::from_catalogue(card.expected_tensor_tflops?, basis))
     };
-    let of_catalogue = match card.tensor_dtype.as_str() {
-        "bf16" => Format::Bf16,
-        "fp16" => Format::Fp16,
-        _ => return None,
-    };
-    let peak = |format| peak_per_clock(device, format);
-    let same_rate = peak(format)? / peak(of_catalogue)?;
-    let is_same = format == of_catalogue || matches!((format, of_catalogue), (Format::Fp16, Format::Bf16));
-    let best = best_variant(device)?;
-    let by_kernel = if variant == best || (format == Format::Fp8 && variant == "fp8") {
-        None
-    } else {
-        let reach = |variant: &str| pipe_efficiency(device, format, variant, false);
-        Some(reach(variant)?.value / reach(best)?.value)
-    };
-    let expected = catalogued()?;
-    Some(match (is_same, by_kernel) {
-        (true, None) => expected,
-        (_, by_kernel) => {
-            let why = format!("{format} by {variant}");
-            expected.estimated(same_rate * by_kernel.unwrap_or(1.0), &why)
+    let is_same =
+        Some(format) == of_catalogue || (format, of_catalogue) == (Format::Fp16, Some(Format::Bf16));
+    if is_same && is_best(device, format, variant) {
+        return catalogued();
+    }
+    if is_hopper(device)
+        && let Some(measured) = product_of_hopper(format, variant)
+    {
+        if is_h100_sxm(card) {
+            return Some(Expected {
+                value: measured,
+                basis: format!("measured on an H100 SXM: {format} by {variant}"),
+                is_measured: true,
+            });
         }
+        let part = measured / HOPPER_BF16;
+        return Some(catalogued()?.estimated(part, &format!("{format} by {variant}, as on an H100 SXM")));
+    }
+    if format == Format::Fp32 {
+        let basis = "estimated: 0.62 of the datasheet's FP32, as on an H100 SXM";
+        return Some(Expected::from_catalogue(card.fp32_tflops? * 0.62, basis));
+    }
+    let same_rate = peak_per_clock(device, format)? / peak_per_clock(device, of_catalogue?)?;
+    let why = format!("{format} by {variant}");
+    Some(catalogued()?.estimated(same_rate * part_of_best(device, format, variant)?, &why))
+}
+
+/// What a variant reaches of what the best one for the format does: 1 for that one itself. None where it can't be told.
+pub(super) fn part_of_best(device: &Device, format: Format, variant: &str) -> Option<f64> {
+    if is_best(device, format, variant) {
+        return Some(1.0);
+    }
+    let best = best_variant(device)?;
+    let reach = |variant: &str| pipe_efficiency(device, format, variant, false);
+    Some(reach(variant)?.value / reach(best)?.value)
+}
+
+/// Whether figures that are told of a format go with this variant.
+pub(super) fn is_best(device: &Device, format: Format, variant: &str) -> bool {
+    let best = best_variant(device);
+    match format {
+        Format::Fp8 => best == Some(variant) || variant == "fp8",
+        // No tensor cores multiply those, or they do in one way alone.
+        Format::Fp32 => variant == "simt",
+        Format::Fp64 if best == Some("wgmma") => variant == "m16n8k16",
+        _ => best == Some(variant),
+    }
+}
+
+fn is_hopper(device: &Device) -> bool {
+    device.compute_capability == Some(ComputeCapability { major: 9, minor: 0 })
+}
+
+/// The card that Hopper's figures were measured on.
+fn is_h100_sxm(card: &Card) -> bool {
+    card.name.starts_with("H100 SXM")
+}
+
+/// What the catalogue has for products in BF16 of an H100 SXM.
+const HOPPER_BF16: f64 = 785.0;
+
+/// Products of 8192 x 8192 x 8192 with these kernels on an H100 SXM of 700 W, in TFLOP/s: medians of whole proofs, and of the
+/// kernels alone for what no proof runs ([performance.md](../../../../docs/performance.md)).
+fn product_of_hopper(format: Format, variant: &str) -> Option<f64> {
+    Some(match (variant, format) {
+        ("wgmma", Format::Tf32) => 408.0,
+        ("wgmma", Format::Fp8) => 1_435.0,
+        ("wgmma", Format::Int8) => 1_359.0,
+        ("m16n8k16", Format::Bf16 | Format::Fp16) => 420.0,
+        ("m16n8k16", Format::Tf32) => 227.0,
+        ("m16n8k16", Format::Int8) => 837.0,
+        ("m16n8k16", Format::Fp64) => 47.7,
+        ("m16n8k8", Format::Fp16) => 293.0,
+        ("simt", Format::Fp32) => 41.6,
+        _ => return None,
     })
 }
 
@@ -249,14 +331,7 @@ fn best_variant(device: &Device) -> Option<&'static str> {
 pub fn memory(device: &Device) -> Option<Expected> {
     let card = device.card()?;
     let whole = Expected::from_catalogue(card.expected_memory_gbs?, &card.expected_memory_basis);
-    Some(match &device.mig {
-        Some(slice) => {
-            let slices = mig::geometry(card).map_or(8, |geometry| geometry.memory_slices);
-            let part = f64::from(slice.memory_slices) / f64::from(slices);
-            whole.scaled(part.min(1.0), "by the memory slices of the MIG device")
-        }
-        None => whole,
-    })
+    Some(of_slices(device, whole))
 }
 
 /// GB/s of copies between pinned host memory and the GPU, one way, over the widest link that GPU and slot have together.
@@ -292,13 +367,6 @@ pub fn nvlink(device: &Device) -> Option<Expected> {
         basis: "estimated: 0.83 of the links' rate".to_owned(),
         is_measured: false,
     })
-}
-
-/// Part of the card's SMs that a MIG device has; none for a whole GPU.
-fn slice_of_sms(card: &Card, device: &Device) -> Option<f64> {
-    device.mig.as_ref()?;
-    let sms = device.sm_count?;
-    (sms < card.sm_count).then(|| f64::from(sms) / f64::from(card.sm_count))
 }
 
 #[cfg(test)]
@@ -361,26 +429,127 @@ mod tests {
         assert!(expected.is_measured);
         assert!((expected.value - 785.0).abs() < 1e-9);
         let older = product(&device, Format::Bf16, "m16n8k16").unwrap();
-        assert!(
-            !older.is_measured && older.value > 400.0 && older.value < 600.0,
-            "{older:?}"
-        );
+        assert!((older.value - 420.0).abs() < 1e-9, "{older:?}");
         assert!(memory(&device).unwrap().is_measured);
-        let fp8 = product(&device, Format::Fp8, "wgmma").unwrap();
-        assert!(!fp8.is_measured && (fp8.value - 1570.0).abs() < 1e-9, "{fp8:?}");
     }
 
     #[test]
-    fn a_mig_device_is_held_against_its_part() {
+    fn every_format_of_an_h100_was_measured_and_an_h200_is_estimated_by_it() {
+        let (h100, h200) = (of(card("H100 SXM5")), of(card("H200 SXM")));
+        for (format, variant) in [
+            (Format::Bf16, "wgmma"),
+            (Format::Fp16, "wgmma"),
+            (Format::Tf32, "wgmma"),
+            (Format::Fp8, "wgmma"),
+            (Format::Int8, "wgmma"),
+            (Format::Fp64, "m16n8k16"),
+            (Format::Fp32, "simt"),
+            (Format::Bf16, "m16n8k16"),
+            (Format::Int8, "m16n8k16"),
+            (Format::Fp16, "m16n8k8"),
+        ] {
+            let expected = product(&h100, format, variant).unwrap();
+            assert!(expected.is_measured, "{format} {variant}: {expected:?}");
+            assert!(expected.basis.starts_with("measured"), "{expected:?}");
+            // No more than the SMs could do at their highest clock, and no less than a tenth of it.
+            let peak = peak_per_clock(&h100, format).unwrap() * 132.0 * 1_980e6 / 1e12;
+            assert!(
+                expected.value < peak && expected.value > peak / 10.0,
+                "{format}: {}",
+                expected.value
+            );
+            let other = product(&h200, format, variant).unwrap();
+            let is_catalogued = variant == "wgmma" && matches!(format, Format::Bf16 | Format::Fp16);
+            assert_eq!(other.is_measured, is_catalogued, "{format}: {other:?}");
+            assert!((0.8..1.25).contains(&(other.value / expected.value)), "{other:?}");
+        }
+    }
+
+    /// Profiles of an H100 as its driver tells them: SMs and memory slices.
+    #[test]
+    fn a_mig_device_is_held_against_its_part_of_sms_and_memory() {
         let mut device = of(card("H100 SXM5"));
+        for (profile, sms, slices) in [
+            ("1g.10gb", 16, 1),
+            ("1g.20gb", 26, 2),
+            ("2g.20gb", 32, 2),
+            ("3g.40gb", 60, 4),
+            ("4g.40gb", 64, 4),
+            ("7g.80gb", 132, 8),
+        ] {
+            device.sm_count = Some(sms);
+            device.mig = Some(MigSlice {
+                profile: profile.to_owned(),
+                memory_slices: slices,
+            });
+            let part = if sms == 132 {
+                1.0
+            } else {
+                f64::from(sms) / 132.0 * 0.97
+            };
+            for (format, variant, whole) in [
+                (Format::Bf16, "wgmma", 785.0),
+                (Format::Fp8, "wgmma", 1_435.0),
+                (Format::Fp64, "m16n8k16", 47.7),
+            ] {
+                let product = product(&device, format, variant).unwrap();
+                assert!(
+                    (product.value - whole * part).abs() < 1e-6,
+                    "{profile} {format}: {product:?}"
+                );
+                assert_eq!(product.is_measured, sms == 132, "{profile} {format}");
+            }
+            let memory = memory(&device).unwrap();
+            assert!(
+                (memory.value - 3017.0 * f64::from(slices) / 8.0).abs() < 1e-6,
+                "{profile}: {memory:?}"
+            );
+            assert!(memory.basis.contains("by the memory slices"), "{memory:?}");
+        }
         device.sm_count = Some(60);
-        device.mig = Some(MigSlice {
-            profile: "3g.40gb".to_owned(),
-            memory_slices: 4,
-        });
-        let product = product(&device, Format::Bf16, "wgmma").unwrap();
-        assert!((product.value - 785.0 * 60.0 / 132.0 * 0.97).abs() < 1e-6);
-        assert!((memory(&device).unwrap().value - 3017.0 / 2.0).abs() < 1e-6);
+        let basis = product(&device, Format::Bf16, "wgmma").unwrap().basis;
+        assert!(
+            basis.starts_with("estimated by the SMs of the MIG device, of the whole: measured"),
+            "{basis}"
+        );
+    }
+
+    #[test]
+    fn every_profile_of_every_card_has_no_more_than_its_card() {
+        let mut compared = 0;
+        for card in catalog::all() {
+            let Some(geometry) = mig::geometry(card) else {
+                continue;
+            };
+            let whole = of(card);
+            for profile in &geometry.profiles {
+                let Some(sms) = profile.multiprocessors else {
+                    continue;
+                };
+                let size = profile.placements[0].size;
+                let part = Device {
+                    sm_count: Some(sms),
+                    mig: Some(MigSlice {
+                        profile: profile.profile.to_string(),
+                        memory_slices: size.into(),
+                    }),
+                    ..of(card)
+                };
+                let (Some(of_part), Some(of_card)) = (memory(&part), memory(&whole)) else {
+                    continue;
+                };
+                assert!(
+                    of_part.value <= of_card.value,
+                    "{} {}",
+                    card.name,
+                    profile.profile
+                );
+                let is_whole = u32::from(size) == u32::from(geometry.memory_slices);
+                assert_eq!((of_part.value - of_card.value).abs() < 1e-9, is_whole);
+                compared += 1;
+            }
+        }
+        assert!(compared > 40, "{compared}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod corruption;
 mod environment;
 mod figures;
 mod hardware;
+mod nvlinks;
 
 use super::samples;
 use super::thresholds::Thresholds;
@@ -26,6 +27,7 @@ pub fn judge(mut evidence: Evidence, thresholds: &Thresholds) -> Report {
         setup(device.setup_error.as_ref(), &mut found);
         corruption::of_device(device, &mut found);
         hardware::of_device(device, thresholds, &mut found);
+        nvlinks::of_device(device, thresholds, &mut found);
         environment::of_device(device, &mut found);
         figures::of_device(index, device, thresholds, &mut found);
         completeness(device, &evidence, &mut found);
@@ -52,6 +54,7 @@ pub fn judge(mut evidence: Evidence, thresholds: &Thresholds) -> Report {
             actions: actions::of(&evidence, &found.reasons),
             reasons: found.reasons,
             figures: found.figures,
+            thresholds: thresholds.clone(),
         },
         evidence,
     }

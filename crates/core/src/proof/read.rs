@@ -12,6 +12,7 @@ const MAX_PHASES: usize = 1_024;
 const MAX_SAMPLES: usize = 1_000_000;
 const MAX_CORRUPTIONS: usize = 1_000;
 const MAX_SMS: usize = 4_096;
+const MAX_LINKS: usize = 256;
 const MAX_SPANS: usize = 65_536;
 const MAX_REASONS: usize = 65_536;
 
@@ -93,6 +94,7 @@ fn check(report: &Report) -> Result<(), ReadError> {
     at_most(judgement.reasons.len(), MAX_REASONS, "reasons")?;
     at_most(judgement.actions.len(), MAX_REASONS, "actions")?;
     at_most(judgement.figures.len(), MAX_REASONS, "figures")?;
+    at_most(judgement.thresholds.cards.len(), MAX_DEVICES, "cards")?;
     if judgement.verdicts.len() != devices {
         let what = format!("{} verdicts on {devices} devices", judgement.verdicts.len());
         return Err(ReadError::Bounds { what });
@@ -114,6 +116,9 @@ fn check(report: &Report) -> Result<(), ReadError> {
     for device in &evidence.devices {
         at_most(device.phases.len(), MAX_PHASES, "phases")?;
         at_most(device.samples.len(), MAX_SAMPLES, "samples")?;
+        for counters in [&device.before, &device.after] {
+            at_most(counters.nvlinks.len(), MAX_LINKS, "nvlinks")?;
+        }
         for phase in &device.phases {
             at_most(phase.corruptions.len(), MAX_CORRUPTIONS, "corruptions")?;
             at_most(phase.sms.len(), MAX_SMS, "sms")?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Format, PhaseKind, Unit};
+use super::{Format, PhaseKind, Thresholds, Unit};
 
 /// How a proof ended. The order is that of gravity: the gravest decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,6 +95,9 @@ pub struct Judgement {
     pub actions: Vec<String>,
     /// Every figure that was measured, against what it should be.
     pub figures: Vec<Figure>,
+    /// By which borders, and by whose figures of cards; absent in reports of a time when there were only the usual ones.
+    #[serde(default)]
+    pub thresholds: Thresholds,
 }
 
 /// One thing that speaks against a run.

@@ -55,6 +55,7 @@ pub(crate) fn run(case: &str, setting: &Setting) {
     match case {
         "inventory" => inventory(setting),
         "fields" => fields(setting),
+        "nvlinks" => nvlinks(setting),
         "profiling" => profiling(setting),
         "mig" => mig(setting),
         "compute-instances" => crate::compute_instances::round_trip(setting),
@@ -203,6 +204,17 @@ fn fields(setting: &Setting) {
         nvml.fields("GPU-nobody", &[]),
         Err(GpuError::NoSuchGpu("GPU-nobody".to_owned()))
     );
+}
+
+fn nvlinks(setting: &Setting) {
+    let (mut machine, mut nvml) = (setting.machine(), setting.nvml());
+    for uuid in answering(&mut machine) {
+        match (nvml.nvlinks(&uuid), machine.nvlinks(&uuid)) {
+            (Ok(real), Ok(expected)) => assert_eq!(real, expected, "{uuid}"),
+            (Err(GpuError::NotSupported { .. }), Err(GpuError::NotSupported { .. })) => {}
+            other => panic!("{uuid}: {other:?}"),
+        }
+    }
 }
 
 fn profiling(setting: &Setting) {

@@ -6,6 +6,7 @@ mod imaginary;
 #[cfg(not(feature = "sim"))]
 #[path = "prove/no_simulator.rs"]
 mod imaginary;
+mod place;
 mod proving;
 mod rack;
 mod real;
@@ -19,7 +20,10 @@ use pitcrew_cli::{
     ExitStatus, Format, GlobalArgs, ProofExit, ProveArgs, ProveCommand, ProveMergeArgs, ProveShowArgs,
     ProveViewArgs,
 };
-use pitcrew_core::proof::{self, MAX_BYTES, ReadError, Report, Verdict, fleet};
+use pitcrew_core::document::SyntaxError;
+use pitcrew_core::proof::{
+    self, MAX_BYTES, MAX_THRESHOLDS_BYTES, ReadError, Report, Thresholds, ThresholdsError, Verdict, fleet,
+};
 
 use crate::error::Error;
 use crate::output::Output;
@@ -38,7 +42,10 @@ pub(crate) fn run(
 }
 
 fn show(args: &ProveShowArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
-    let report = read(&args.report)?;
+    let mut report = read(&args.report)?;
+    if let Some(path) = &args.thresholds {
+        report = proof::judge(report.evidence, &thresholds(path)?);
+    }
     write(&report, &args.views, output)?;
     Ok(exit_status(report.verdict, args.strict))
 }
@@ -100,8 +107,41 @@ pub(crate) fn exit_status(verdict: Verdict, strict: bool) -> ExitStatus {
     }
 }
 
-/// Reads a report, of which no more than a report can have is taken into memory.
+/// Reads a report.
 fn read(path: &Path) -> Result<Report, Error> {
+    let refused = |source: ReadError| Error::NotReport {
+        path: path.to_owned(),
+        source,
+    };
+    let text = text(path, MAX_BYTES)?.map_err(|line| {
+        refused(ReadError::Syntax {
+            line,
+            column: 0,
+            what: "it is no text in UTF-8".to_owned(),
+        })
+    })?;
+    proof::parse(&text).map_err(refused)
+}
+
+/// Reads thresholds, such as those of a mounted `ConfigMap`.
+pub(crate) fn thresholds(path: &Path) -> Result<Thresholds, Error> {
+    let refused = |source: ThresholdsError| Error::NotThresholds {
+        path: path.to_owned(),
+        source,
+    };
+    let text = text(path, MAX_THRESHOLDS_BYTES)?.map_err(|line| {
+        refused(ThresholdsError::Syntax(SyntaxError {
+            line: line.try_into().unwrap_or(u64::MAX),
+            column: 0,
+            what: "it is no text in UTF-8".to_owned(),
+        }))
+    })?;
+    proof::parse_thresholds(&text).map_err(refused)
+}
+
+/// Reads a file or, for `-`, standard input: no more than can be what is wanted is taken into memory, which is what one
+/// byte more is for. What is no text is the line up to which it is.
+fn text(path: &Path, most: usize) -> Result<Result<String, usize>, Error> {
     let unread = |source| Error::Read {
         path: path.to_owned(),
         source,
@@ -113,23 +153,13 @@ fn read(path: &Path) -> Result<Report, Error> {
     };
     let mut bytes = Vec::new();
     source
-        .take(MAX_BYTES as u64 + 1)
+        .take(most as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(unread)?;
-    let refused = |source: ReadError| Error::NotReport {
-        path: path.to_owned(),
-        source,
-    };
-    let text = String::from_utf8(bytes).map_err(|error| {
+    Ok(String::from_utf8(bytes).map_err(|error| {
         let read = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = read.split(|&byte| byte == b'\n').count();
-        refused(ReadError::Syntax {
-            line,
-            column: 0,
-            what: "it is no text in UTF-8".to_owned(),
-        })
-    })?;
-    proof::parse(&text).map_err(refused)
+        read.split(|&byte| byte == b'\n').count()
+    }))
 }
 
 /// Writes in place: the file may be one that can't be replaced, such as `/dev/termination-log`.

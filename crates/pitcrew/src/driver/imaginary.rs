@@ -4,6 +4,7 @@ use std::path::Path;
 
 use pitcrew_core::Reading;
 use pitcrew_core::inventory::Inventory;
+use pitcrew_core::nvlink::NvLink;
 use pitcrew_core::ports::{GpuError, InventorySource, Sampling};
 use pitcrew_scenario::{Machine, Scenario, ScenarioError};
 
@@ -40,6 +41,10 @@ impl Imaginary {
 impl Sampling for Imaginary {
     fn fields(&mut self, uuid: &str, names: &[&str]) -> Result<Vec<Reading<u64>>, GpuError> {
         self.machine.fields(uuid, names)
+    }
+
+    fn nvlinks(&mut self, uuid: &str) -> Result<Vec<NvLink>, GpuError> {
+        self.machine.nvlinks(uuid)
     }
 
     fn profiling(&mut self, uuid: &str, metrics: &[u32]) -> Result<Vec<Reading<f64>>, GpuError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pitcrew_cli::GlobalArgs;
 use pitcrew_core::gpu::GpuReadings;
 use pitcrew_core::inventory::Silent;
+use pitcrew_core::nvlink::NvLink;
 use pitcrew_core::pci::PciFunction;
 use pitcrew_core::ports::{Events, GpuError, HostFs as _, InventorySource, Sampling};
 use pitcrew_core::{Gpu, Reading};
@@ -258,6 +259,10 @@ impl Loaded {
 impl Sampling for Real {
     fn fields(&mut self, uuid: &str, names: &[&str]) -> Result<Vec<Reading<u64>>, GpuError> {
         self.nvml()?.fields(uuid, names)
+    }
+
+    fn nvlinks(&mut self, uuid: &str) -> Result<Vec<NvLink>, GpuError> {
+        self.nvml()?.nvlinks(uuid)
     }
 
     fn profiling(&mut self, uuid: &str, metrics: &[u32]) -> Result<Vec<Reading<f64>>, GpuError> {

@@ -4,14 +4,18 @@ pub(crate) mod fleet;
 pub(crate) mod html;
 pub(crate) mod junit;
 pub(crate) mod live;
+mod peers;
 pub(crate) mod prometheus;
+mod stands_out;
 mod summary;
 pub(crate) mod termination;
 
 #[cfg(test)]
 pub(crate) mod example;
 
-use pitcrew_core::proof::{DeviceEvidence, Figure, Grade, Outcome, Phase, Report, Verdict};
+use pitcrew_core::proof::{
+    DeviceEvidence, Figure, Grade, Outcome, Phase, PhaseKind, Report, Sample, Verdict,
+};
 
 pub(crate) use summary::summary;
 
@@ -65,6 +69,54 @@ fn figure_of<'a>(report: &'a Report, device: usize, phase: &Phase) -> Option<&'a
     figures
         .filter(|figure| figure.device == device)
         .find(|figure| figure.phase == phase.kind && figure.format == phase.format)
+}
+
+/// The first figure of a kind: of products that which the catalogue has a figure for, as it comes first in a run.
+fn first_figure(report: &Report, device: usize, kind: PhaseKind) -> Option<&Figure> {
+    let mut figures = report.judgement.figures.iter();
+    figures.find(|figure| figure.device == device && figure.phase == kind)
+}
+
+/// What was compared in a phase: results, else bytes; nothing where nothing was.
+fn compared(phase: &Phase) -> Option<String> {
+    match (phase.verified_outputs, phase.verified_bytes) {
+        (0, 0) => None,
+        (0, of_memory) => Some(bytes(of_memory)),
+        (outputs, _) => Some(count(outputs)),
+    }
+}
+
+/// The most that samples say of something.
+fn most(device: &DeviceEvidence, of: fn(&Sample) -> Option<f64>) -> Option<f64> {
+    let told = device.samples.iter().filter_map(of);
+    told.filter(|value| value.is_finite()).max_by(f64::total_cmp)
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.0} %", part * 100.0)
+}
+
+/// NVLinks at the end of a run: `18 x 26.6 GB/s`, or `16 of 18` with some down; none for a GPU without.
+fn links(device: &DeviceEvidence) -> Option<String> {
+    let links = &device.after.nvlinks;
+    let up = links.iter().filter(|link| link.up).count();
+    if links.is_empty() {
+        return device.after.nvlinks_active.map(|up| up.to_string());
+    }
+    let speeds = links
+        .iter()
+        .filter(|link| link.up)
+        .filter_map(|link| link.speed_mbs);
+    #[expect(clippy::cast_precision_loss, reason = "one place behind the point is shown")]
+    let speed = speeds
+        .min()
+        .map(|speed| format!(" x {:.1} GB/s", speed as f64 / 1000.0));
+    let of = if up == links.len() {
+        String::new()
+    } else {
+        format!(" of {}", links.len())
+    };
+    Some(format!("{up}{of}{}", speed.unwrap_or_default()))
 }
 
 /// The verdict on a device; a report that was read has one for each.

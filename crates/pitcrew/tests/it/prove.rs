@@ -196,3 +196,59 @@ fn equals_that_are_well_are_fine_and_a_sick_one_is_a_finding() {
         1
     );
 }
+
+#[test]
+fn a_report_is_judged_anew_by_other_thresholds_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("thresholds.yaml");
+    let path = file.to_str().unwrap();
+    let well = report("well");
+    let well = well.to_str().unwrap();
+    fs::write(
+        &file,
+        "cards:\n  - name: NVIDIA H100 80GB HBM3\n    memory_gbs: 6000\n",
+    )
+    .unwrap();
+    let args = ["show", well, "--thresholds", path, "-o", "json"];
+    assert_eq!(code(&["show", well]), 0);
+    assert_eq!(code(&args), 30);
+    let judged: Value = serde_json::from_str(&stdout(&prove(&args))).unwrap();
+    assert_eq!(
+        judged["judgement"]["thresholds"]["cards"][0]["memory_gbs"],
+        6000.0
+    );
+    let figures = judged["judgement"]["figures"].as_array().unwrap();
+    let copy = figures.iter().find(|figure| figure["phase"] == "copy").unwrap();
+    assert_eq!(copy["basis"], "measured, by the thresholds that were given");
+    // And back to the usual ones.
+    fs::write(dir.path().join("judged.json"), judged.to_string()).unwrap();
+    fs::write(&file, "").unwrap();
+    let again = dir.path().join("judged.json");
+    assert_eq!(code(&["show", again.to_str().unwrap(), "--thresholds", path]), 0);
+}
+
+#[test]
+fn thresholds_that_can_not_be_are_a_mistake_of_the_command_line_with_line_and_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("thresholds.yaml");
+    fs::write(&file, "sm: 0.9\ntensor:\n  warn: 12\n").unwrap();
+    let path = file.to_str().unwrap();
+    let well = report("well");
+    for args in [
+        &["show", well.to_str().unwrap(), "--thresholds", path][..],
+        // Before anything is tested.
+        &["--scenario=h100x8", "--thresholds", path],
+    ] {
+        let output = prove(args);
+        assert_eq!(output.status.code(), Some(64));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            error.contains("line 3: `tensor.warn` must be a number above 0 and at most 1, not `12`"),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        code(&["show", well.to_str().unwrap(), "--thresholds", "/nowhere.yaml"]),
+        2
+    );
+}

@@ -171,3 +171,74 @@ fn a_proof_that_is_stopped_ends_soon_with_what_it_has() {
         "{text}"
     );
 }
+
+#[test]
+fn a_report_says_where_it_was_made_and_with_which_kernels_and_nothing_secret() {
+    let mut command = pitcrew(&["prove", "-o", "json", "--scenario=rtx3060", "--profile=smoke"]);
+    command
+        .env("POD_NAME", "prove-x7k2p")
+        .env("POD_NAMESPACE", "gpu-tests")
+        .env("NODE_NAME", "gpu-1")
+        .env("NVIDIA_VISIBLE_DEVICES", "all")
+        .env("CUDA_VISIBLE_DEVICES", "0")
+        .env("NVIDIA_API_KEY", "nvapi-secret");
+    let text = stdout(&run(command));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let node = &report["evidence"]["node"];
+    assert_eq!(node["name"], "gpu-1");
+    assert_eq!(node["pod"], "gpu-tests/prove-x7k2p");
+    assert_eq!(node["environment"]["CUDA_VISIBLE_DEVICES"], "0");
+    assert_eq!(node["environment"]["NVIDIA_VISIBLE_DEVICES"], "all");
+    assert!(!text.contains("nvapi-secret"));
+    assert_eq!(
+        report["evidence"]["tool"]["kernels"],
+        pitcrew_prove::kernels::digest()
+    );
+}
+
+#[test]
+fn the_nvlinks_of_an_imaginary_gpu_are_told_one_by_one_and_those_of_another_are_not_there() {
+    let (_, report) = prove(&["--scenario=h100x8", "--gpu=0", "--profile=smoke"]);
+    let device = &report["evidence"]["devices"][0];
+    for counters in ["before", "after"] {
+        let links = device[counters]["nvlinks"].as_array().unwrap();
+        assert_eq!(links.len(), 18);
+        for link in links {
+            assert_eq!(
+                (&link["up"], &link["speed_mbs"], &link["replays"]),
+                (&Value::from(true), &Value::from(26_562), &Value::from(0))
+            );
+        }
+        assert_eq!(device[counters]["nvlink_errors"], 0);
+    }
+    let (_, report) = prove(&["--scenario=rtx3060", "--profile=smoke"]);
+    let before = &report["evidence"]["devices"][0]["before"];
+    assert!(before.get("nvlinks").is_none() && before.get("nvlink_errors").is_none());
+}
+
+#[test]
+fn a_link_that_is_down_or_slow_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("links.yaml");
+    let text = "description: One link is missing and one slow\n\
+        driver: {version: 580.95.05, cuda: \"13.0\"}\n\
+        links: {nvswitch: 17}\n\
+        gpus:\n  - card: H100 SXM5 80GB\n    count: 2\n    fields: {NVML_FI_DEV_NVLINK_SPEED_MBPS_L3: 13281}\n";
+    std::fs::write(&file, text).unwrap();
+    let scenario = format!("--scenario={}", file.display());
+    let (code, report) = prove(&[&scenario, "--gpu=0", "--profile=smoke"]);
+    assert_eq!(code, 0, "{report:#}");
+    let reasons = report["judgement"]["reasons"].as_array().unwrap();
+    let texts: Vec<&str> = reasons
+        .iter()
+        .filter(|reason| reason["code"] == "nv-link")
+        .map(|reason| reason["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "17 of 18 NVLinks are up; down: NVLink 17",
+            "NVLink 3 runs at 13281 MB/s, and 26562 are usual"
+        ]
+    );
+}

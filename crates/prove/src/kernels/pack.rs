@@ -4,7 +4,11 @@ use std::io::Read as _;
 
 use flate2::read::ZlibDecoder;
 
+use sha2::{Digest as _, Sha256};
+
 static PACK: &[u8] = include_bytes!("../../kernels/pack.bin");
+/// The hashes of sources, PTX, cubins and pack, and what they were made with.
+static MANIFEST: &[u8] = include_bytes!("../../kernels/manifest.json");
 
 /// The binary holds no such kernel, or not as it was made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +25,17 @@ struct Entry {
     name: &'static str,
     data: &'static [u8],
     bytes: usize,
+}
+
+/// SHA-256 of the manifest of the kernels in this binary, in hex: two runs with the same one ran the same code.
+pub fn digest() -> String {
+    use std::fmt::Write as _;
+    let mut hex = String::new();
+    for byte in Sha256::digest(MANIFEST) {
+        // Writing to a text can't fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 /// The names of all files, in order.
@@ -80,6 +95,20 @@ mod tests {
     #[test]
     fn all_kernels_add_less_than_two_megabytes() {
         assert!(PACK.len() <= 2_000_000, "{} bytes", PACK.len());
+    }
+
+    #[test]
+    fn the_digest_is_of_the_manifest_and_the_manifest_of_the_pack() {
+        let digest = digest();
+        assert!(
+            digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{digest}"
+        );
+        let mut of_pack = String::new();
+        for byte in Sha256::digest(PACK) {
+            of_pack.push_str(&format!("{byte:02x}"));
+        }
+        assert!(std::str::from_utf8(MANIFEST).unwrap().contains(&of_pack));
     }
 
     #[test]

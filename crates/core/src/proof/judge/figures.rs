@@ -5,7 +5,7 @@ use super::{Found, title_of};
 use crate::proof::expected::{self, Expected};
 use crate::proof::thresholds::{Borders, Thresholds};
 use crate::proof::{
-    DeviceEvidence, Evidence, Figure, Format, Grade, PeerRoute, Phase, PhaseKind, Rate, ReasonCode, Unit,
+    DeviceEvidence, Evidence, Figure, Format, Grade, PeerPath, PeerRoute, Phase, PhaseKind, ReasonCode, Unit,
     Verdict,
 };
 
@@ -32,31 +32,32 @@ pub(super) fn of_device(index: usize, device: &DeviceEvidence, thresholds: &Thre
             clock_ratio: None,
             grade: Grade::Unrated,
         };
+        let told = &device.device;
         match phase.kind {
             PhaseKind::Gemm | PhaseKind::MmaLoop => compute(device, phase, &mut figure, thresholds, found),
             PhaseKind::Copy | PhaseKind::Triad => {
-                let expected = expected::memory(&device.device);
-                let (code, fail) = (ReasonCode::BelowExpected, Verdict::FailPerf);
+                let failure = (ReasonCode::BelowExpected, Verdict::FailPerf);
+                let expected = thresholds.expected_memory(told);
                 bandwidth(
                     device,
                     phase,
                     &mut figure,
                     expected,
                     thresholds.memory,
-                    (code, fail),
+                    failure,
                     found,
                 );
             }
-            PhaseKind::HostToDevice | PhaseKind::DeviceToHost if device.device.mig.is_none() => {
-                let expected = expected::host(&device.device);
-                let (code, fail) = (ReasonCode::PcieLink, Verdict::FailEnv);
+            PhaseKind::HostToDevice | PhaseKind::DeviceToHost if told.mig.is_none() => {
+                let failure = (ReasonCode::PcieLink, Verdict::FailEnv);
+                let expected = thresholds.expected_host(told);
                 bandwidth(
                     device,
                     phase,
                     &mut figure,
                     expected,
                     thresholds.pcie,
-                    (code, fail),
+                    failure,
                     found,
                 );
             }
@@ -99,20 +100,20 @@ fn bandwidth(
     found.add(verdict, code, below(&phase.title(), figure));
 }
 
-/// E.g. `copy: 2400 of 3017 GB/s (80 %; measured)`.
+/// E.g. `copy: 2400 of 3017 GB/s (80 %; the latter is measured)`.
 fn below(title: &str, figure: &Figure) -> String {
-    let (expected, ratio) = (
-        figure.expected.unwrap_or_default(),
-        figure.ratio.unwrap_or_default(),
-    );
-    let basis = figure.basis.as_deref().unwrap_or("no basis");
-    let basis = basis.split([':', ';', '(']).next().unwrap_or(basis).trim();
+    let expected = figure.expected.unwrap_or_default();
+    let basis = figure.basis.as_deref().unwrap_or("of no basis");
+    sentence(title, figure.measured, (expected, basis), figure.unit)
+}
+
+fn sentence(title: &str, measured: f64, (expected, basis): (f64, &str), unit: Unit) -> String {
+    let basis = basis.split([':', ';', ',', '(']).next().unwrap_or(basis).trim();
     format!(
-        "{title}: {} of {} {} ({:.0} %; the latter is {basis})",
-        short(figure.measured),
+        "{title}: {} of {} {unit} ({:.0} %; the latter is {basis})",
+        short(measured),
         short(expected),
-        figure.unit,
-        ratio * 100.0,
+        measured / expected * 100.0,
     )
 }
 
@@ -141,7 +142,7 @@ fn compute(
     let expected = if is_loop {
         None
     } else {
-        expected::product(&device.device, format, variant)
+        thresholds.expected_product(&device.device, format, variant)
     };
     match (&expected, &reach) {
         (Some(expected), _) => put(figure, expected),
@@ -265,37 +266,28 @@ fn slow_sms(device: &DeviceEvidence, phase: &Phase, thresholds: &Thresholds, fou
 
 pub(super) fn of_peers(evidence: &Evidence, thresholds: &Thresholds, found: &mut Found) {
     for path in evidence.peers.iter().filter(|path| path.outcome.has_results()) {
-        let Some(device) = evidence
-            .devices
-            .get(path.from)
-            .filter(|device| !device.is_shared())
-        else {
-            continue;
-        };
-        let (
-            Some(Rate {
-                unit: Unit::Gbs, p50, ..
-            }),
-            PeerRoute::NvLink,
-        ) = (path.rate, path.route)
-        else {
-            continue;
-        };
-        let Some(expected) = expected::nvlink(&device.device) else {
-            continue;
-        };
-        let ratio = p50 / expected.value;
-        if thresholds.nvlink.grade(ratio) != Grade::Good {
-            found.device = Some(path.from);
-            let text = format!(
-                "NVLink to {}: {} of {} GB/s ({:.0} %; the latter is estimated)",
-                title_of(evidence, path.to),
-                short(p50),
-                short(expected.value),
-                ratio * 100.0,
-            );
-            found.add(Verdict::Warn, ReasonCode::NvLink, text);
+        found.device = Some(path.from);
+        if let Some((verdict, text)) = of_path(evidence, path, thresholds) {
+            found.add(verdict, ReasonCode::NvLink, text);
         }
     }
     found.device = None;
+}
+
+/// What a copy over NVLink that is too slow leads to.
+fn of_path(evidence: &Evidence, path: &PeerPath, thresholds: &Thresholds) -> Option<(Verdict, String)> {
+    let device = evidence.devices.get(path.from)?;
+    let rate = path.rate.filter(|rate| rate.unit == Unit::Gbs)?;
+    if device.is_shared() || path.route != PeerRoute::NvLink {
+        return None;
+    }
+    let expected = thresholds.expected_nvlink(&device.device)?;
+    let verdict = match thresholds.nvlink.grade(rate.p50 / expected.value) {
+        Grade::Unrated | Grade::Good => return None,
+        Grade::Bad if expected.is_measured => Verdict::FailPerf,
+        Grade::Bad | Grade::Low => Verdict::Warn,
+    };
+    let title = format!("NVLink to {}", title_of(evidence, path.to));
+    let text = sentence(&title, rate.p50, (expected.value, &expected.basis), rate.unit);
+    Some((verdict, text))
 }

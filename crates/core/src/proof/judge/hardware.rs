@@ -9,7 +9,7 @@ use crate::xid::{self, Severity};
 pub(super) fn of_device(device: &DeviceEvidence, thresholds: &Thresholds, found: &mut Found) {
     xids(device, found);
     memory(&device.before, &device.after, found);
-    links(&device.before, &device.after, thresholds, found);
+    pcie(&device.before, &device.after, thresholds, found);
     if device.device.ecc == Some(false) {
         // All consumer cards are without; one made for data centres can have it.
         let is_choice = device
@@ -45,7 +45,7 @@ fn xids(device: &DeviceEvidence, found: &mut Found) {
 }
 
 /// How much a counter grew; none where it can't be told. One that went back was reset meanwhile.
-fn growth(before: Option<u64>, after: Option<u64>) -> Option<u64> {
+pub(super) fn growth(before: Option<u64>, after: Option<u64>) -> Option<u64> {
     Some(after?.saturating_sub(before?)).filter(|grown| *grown > 0)
 }
 
@@ -81,24 +81,11 @@ fn memory(before: &Counters, after: &Counters, found: &mut Found) {
     }
 }
 
-fn links(before: &Counters, after: &Counters, thresholds: &Thresholds, found: &mut Found) {
+fn pcie(before: &Counters, after: &Counters, thresholds: &Thresholds, found: &mut Found) {
     if let Some(replays) = growth(before.pcie_replays, after.pcie_replays)
         && replays > thresholds.pcie_replays
     {
         let text = format!("{replays} PCIe packets were sent again");
         found.add(Verdict::Warn, ReasonCode::PcieReplays, text);
-    }
-    if let Some(errors) = growth(before.nvlink_errors, after.nvlink_errors) {
-        found.add(
-            Verdict::Warn,
-            ReasonCode::NvLink,
-            format!("{errors} errors on NVLinks"),
-        );
-    }
-    if let (Some(before), Some(after)) = (before.nvlinks_active, after.nvlinks_active)
-        && after < before
-    {
-        let text = format!("{} of {before} NVLinks went down", before - after);
-        found.add(Verdict::FailHardware, ReasonCode::NvLink, text);
     }
 }

@@ -494,7 +494,174 @@ fn thresholds_can_be_others() {
         ..Thresholds::default()
     };
     assert_eq!(judge(evidence(), &strict).verdict, Verdict::Warn);
-    let read: Thresholds = serde_json::from_str(r#"{"tensor": {"warn": 0.999, "fail": 0.5}}"#).unwrap();
-    assert_eq!(read, strict);
-    assert!(serde_json::from_str::<Thresholds>(r#"{"tensr": {"warn": 1, "fail": 0.5}}"#).is_err());
+    let report = judge(evidence(), &strict);
+    assert_eq!(
+        report.judgement.thresholds, strict,
+        "a report says by what it was judged"
+    );
+    let pcie_only = evidence_with_replays(79);
+    assert_eq!(
+        judge(pcie_only.clone(), &Thresholds::default()).verdict,
+        Verdict::Pass
+    );
+    let none = Thresholds {
+        pcie_replays: 0,
+        ..Thresholds::default()
+    };
+    assert_eq!(judge(pcie_only, &none).verdict, Verdict::Warn);
+}
+
+fn evidence_with_replays(replays: u64) -> Evidence {
+    let mut evidence = evidence();
+    evidence.devices[0].after.pcie_replays = Some(replays);
+    evidence
+}
+
+/// A card that reaches what somebody says it does passes, whatever the catalogue says, and one that doesn't fails.
+#[test]
+fn figures_that_are_told_go_before_the_catalogues() {
+    let told = |card: CardFigures| Thresholds {
+        cards: vec![card],
+        ..Thresholds::default()
+    };
+    let verdict = |card: CardFigures| {
+        let mut evidence = evidence();
+        for sample in &mut evidence.devices[0].samples {
+            sample.reasons = Some(0);
+        }
+        judge(evidence, &told(card))
+    };
+    let by_name = CardFigures {
+        name: Some("nvidia h100 80gb hbm3".to_owned()),
+        ..CardFigures::default()
+    };
+    let more = CardFigures {
+        products_tflops: [(Format::Bf16, 1_300.0)].into(),
+        ..by_name.clone()
+    };
+    let report = verdict(more);
+    assert_eq!(report.verdict, Verdict::FailPerf);
+    assert_eq!(
+        report.judgement.reasons[0].text,
+        "gemm bf16: 780 of 1300 TFLOP/s (60 %; the latter is measured)"
+    );
+    let memory = CardFigures {
+        memory_gbs: Some(5_000.0),
+        ..by_name.clone()
+    };
+    assert_eq!(verdict(memory).verdict, Verdict::FailPerf);
+    let pcie = CardFigures {
+        pcie_gbs: Some(120.0),
+        pci_device_id: Some(0x2330),
+        ..CardFigures::default()
+    };
+    assert_eq!(verdict(pcie).verdict, Verdict::FailEnv);
+    let another = CardFigures {
+        name: Some("NVIDIA L40S".to_owned()),
+        pci_device_id: Some(0x2330),
+        memory_gbs: Some(5_000.0),
+        ..CardFigures::default()
+    };
+    assert_eq!(
+        verdict(another).verdict,
+        Verdict::Pass,
+        "name and id must both fit"
+    );
+}
+
+#[test]
+fn a_slow_nvlink_warns_and_fails_where_its_rate_was_told() {
+    let with_path = || {
+        let mut evidence = evidence();
+        evidence.devices = vec![h100(0), h100(1)];
+        evidence.peers = vec![PeerPath {
+            from: 0,
+            to: 1,
+            route: PeerRoute::NvLink,
+            outcome: Outcome::Ran,
+            rate: Rate::of(Unit::Gbs, vec![200.0]),
+            both_ways: None,
+            verified_bytes: 1 << 30,
+            corruption_count: 0,
+            corruptions: Vec::new(),
+        }];
+        evidence
+    };
+    let report = judge(with_path(), &Thresholds::default());
+    assert_eq!(report.verdict, Verdict::Warn);
+    assert_eq!(
+        report.judgement.reasons[0].text,
+        "NVLink to GPU 1: 200 of 374 GB/s (54 %; the latter is estimated)"
+    );
+    let told = Thresholds {
+        cards: vec![CardFigures {
+            pci_device_id: Some(0x2330),
+            nvlink_gbs: Some(376.0),
+            ..CardFigures::default()
+        }],
+        ..Thresholds::default()
+    };
+    assert_eq!(judge(with_path(), &told).verdict, Verdict::FailPerf);
+}
+
+/// As a proof measured it on an H100 SXM: phase, format, kernels, TFLOP/s, part of the peak at the clock that it had.
+const RECORDED: [(PhaseKind, Format, &str, f64, f64); 9] = [
+    (PhaseKind::MmaLoop, Format::Bf16, "wgmma", 758.0, 0.81),
+    (PhaseKind::MmaLoop, Format::Fp8, "wgmma", 1_328.0, 0.69),
+    (PhaseKind::MmaLoop, Format::Fp32, "simt", 50.7, 0.75),
+    (PhaseKind::Gemm, Format::Bf16, "wgmma", 727.0, 0.84),
+    (PhaseKind::Gemm, Format::Fp16, "wgmma", 728.0, 0.84),
+    (PhaseKind::Gemm, Format::Tf32, "wgmma", 406.0, 0.92),
+    (PhaseKind::Gemm, Format::Fp8, "wgmma", 1_435.0, 0.80),
+    (PhaseKind::Gemm, Format::Int8, "wgmma", 1_359.0, 0.76),
+    (PhaseKind::Gemm, Format::Fp64, "m16n8k16", 47.7, 0.71),
+];
+
+#[test]
+fn what_was_measured_on_an_h100_is_good() {
+    let recorded = |factor: f64| {
+        let mut evidence = evidence();
+        let device = &mut evidence.devices[0];
+        device
+            .phases
+            .retain(|phase| !matches!(phase.kind, PhaseKind::MmaLoop | PhaseKind::Gemm));
+        for (kind, format, variant, tflops, pipe) in RECORDED {
+            let peak = expected::peak_per_clock(&device.device, format).unwrap();
+            device.phases.push(Phase {
+                start_s: 30.0,
+                seconds: 2.0,
+                variant: Some(variant.to_owned()),
+                rate: Rate::of(Unit::Tflops, vec![tflops * factor]),
+                sm_clock_mhz: Some(tflops * 1e6 / (132.0 * peak * pipe)),
+                verified_outputs: 1,
+                ..Phase::new(kind, Some(format), Outcome::Ran)
+            });
+        }
+        report(evidence)
+    };
+    let well = recorded(1.0);
+    assert_eq!(well.verdict, Verdict::Pass, "{:#?}", well.judgement.reasons);
+    for figure in &well.judgement.figures {
+        if figure.phase == PhaseKind::Gemm {
+            assert_eq!(figure.grade, Grade::Good, "{figure:?}");
+            assert!(
+                figure
+                    .basis
+                    .as_deref()
+                    .is_some_and(|basis| basis.starts_with("measured")),
+                "{figure:?}"
+            );
+        }
+    }
+    // A chip that is a third slower fails in every format.
+    let slow = recorded(0.67);
+    assert_eq!(slow.verdict, Verdict::FailPerf);
+    let slow_gemms = slow.judgement.figures.iter();
+    assert!(
+        slow_gemms
+            .filter(|figure| figure.phase == PhaseKind::Gemm)
+            .all(|figure| figure.grade == Grade::Bad),
+        "{:#?}",
+        slow.judgement.figures
+    );
 }

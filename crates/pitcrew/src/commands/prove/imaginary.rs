@@ -6,7 +6,7 @@ use std::time::Duration;
 use pitcrew_core::Inventory;
 use pitcrew_core::catalog::ComputeCapability;
 use pitcrew_core::inventory::CudaVersion;
-use pitcrew_core::ports::{Events as _, GpuEventKind, InventorySource as _};
+use pitcrew_core::ports::{Events as _, GpuEventKind, InventorySource as _, Sampling as _};
 use pitcrew_core::proof::{
     Counters, Device, Format, PeerPath, Sample, SetupError, SetupErrorCode, XidEvent, expected,
 };
@@ -155,7 +155,7 @@ fn rates(device: &Device, sms: u32) -> Rates {
         tf32: of(Format::Tf32, tensor).filter(|_| major >= 8),
         single,
         double: match (major, minor) {
-            (8 | 9, 0) => of(Format::Fp64, tensor),
+            (8 | 9, 0) => of(Format::Fp64, "m16n8k16"),
             _ => of(Format::Fp64, "simt"),
         }
         .unwrap_or(UNKNOWN.double),
@@ -231,8 +231,10 @@ impl Drop for Watched {
 
 impl Watch for Watched {
     fn counters(&mut self) -> Counters {
+        // The machine answers for itself in no time: no call of a real driver is made here.
+        let links = lock(&self.machine).nvlinks(&self.uuid).unwrap_or_default();
         self.readings()
-            .map(|readings| Counters::of(&readings))
+            .map(|readings| Counters::of(&readings).with_links(&links))
             .unwrap_or_default()
     }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use pitcrew_cli::{ExitStatus, GlobalArgs, ProveProfile, ProveRunArgs, ProveVariant};
 use pitcrew_core::Inventory;
 use pitcrew_core::proof::{
-    self, DeviceEvidence, Driver, Evidence, Node, PeerPath, Profile, Run, SetupError, SetupErrorCode,
-    Thresholds, Timestamp, Tool, Unread,
+    self, DeviceEvidence, Driver, Evidence, PeerPath, Profile, Run, SetupError, SetupErrorCode, Thresholds,
+    Timestamp, Tool, Unread,
 };
 use pitcrew_prove::device::Variant;
 use pitcrew_prove::inject::Inject;
@@ -20,10 +20,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::board::Board;
 use super::imaginary;
+use super::place;
 use super::rack::{Ends, Rack, Target, choose};
 use super::real::Machine;
 use super::watcher::{Seen, Watcher};
-use crate::commands::agent;
 use crate::commands::gpus::imaginary as scenarios;
 use crate::driver;
 use crate::error::Error;
@@ -67,13 +67,18 @@ pub(super) fn run(
         return scenarios::list(output);
     }
     let options = options(args)?;
+    // What is wrong with them must not show after a minute.
+    let thresholds = match &args.thresholds {
+        Some(path) => super::thresholds(path)?,
+        None => Thresholds::default(),
+    };
     let stop = stop_by_signals()?;
     let started = SystemTime::now();
     let begin = Instant::now();
     let mut evidence = Evidence {
         tool: Tool {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            kernels: None,
+            kernels: Some(pitcrew_prove::kernels::digest()),
         },
         run: Run {
             profile: options.profile,
@@ -84,15 +89,7 @@ pub(super) fn run(
             injected: options.inject.iter().map(Inject::to_string).collect(),
             share: args.share,
         },
-        node: Node {
-            name: match &args.node {
-                Some(name) => name.clone(),
-                None => agent::host_name(&global.root)?,
-            },
-            pod: None,
-            kernel: Some(rustix::system::uname().release().to_string_lossy().into_owned()),
-            environment: std::collections::BTreeMap::new(),
-        },
+        node: place::node(args, global)?,
         driver: Driver::default(),
         setup_error: None,
         devices: Vec::new(),
@@ -114,7 +111,7 @@ pub(super) fn run(
         // The time of stand-ins is imaginary, too.
         Some(_) => imaginary_seconds(&evidence),
     };
-    let report = proof::judge(evidence, &Thresholds::default());
+    let report = proof::judge(evidence, &thresholds);
     super::write(&report, &args.views, output)?;
     Ok(super::exit_status(report.verdict, args.strict))
 }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pitcrew_core::Inventory;
+use pitcrew_core::nvlink::NvLink;
 use pitcrew_core::ports::{GpuEvent, GpuEventKind};
 use pitcrew_core::proof::{Counters, Sample, XidEvent};
 use pitcrew_prove::telemetry::Watch;
@@ -31,6 +32,8 @@ pub(super) struct Seen {
 #[derive(Debug, Default)]
 struct State {
     looks: u64,
+    /// How many wait for counters. Links are read for them alone: they take a hundred calls.
+    waiting: usize,
     of: BTreeMap<String, OfGpu>,
 }
 
@@ -53,8 +56,8 @@ impl Seen {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a look.
-    pub(super) fn look(&self, inventory: &Inventory) {
+    /// Takes in a look, and the links that were read with it.
+    pub(super) fn look(&self, inventory: &Inventory, links: &BTreeMap<String, Vec<NvLink>>) {
         let at_s = self.start.elapsed().as_secs_f64();
         let mut state = self.lock();
         state.looks += 1;
@@ -63,10 +66,19 @@ impl Seen {
                 continue;
             };
             let of = state.of.entry(uuid.clone()).or_default();
-            of.counters = Counters::of(&gpu.readings);
+            let links = links.get(uuid).map_or(&[][..], Vec::as_slice);
+            of.counters = Counters::of(&gpu.readings).with_links(links);
             of.samples.push(Sample::of(&gpu.readings, at_s));
         }
     }
+}
+
+/// The `NVLinks` of every GPU that has any.
+fn links(opened: &Opened, inventory: &Inventory) -> BTreeMap<String, Vec<NvLink>> {
+    let uuids = inventory.gpus.iter().filter_map(|gpu| gpu.readings.uuid.value());
+    uuids
+        .filter_map(|uuid| Some((uuid.clone(), opened.nvlinks(uuid, DEADLINE).ok()?)))
+        .collect()
 }
 
 impl Told for Seen {
@@ -96,8 +108,14 @@ impl Watcher {
             move || {
                 while !stop.load(Ordering::Relaxed) {
                     let began = Instant::now();
+                    let is_waited_for = seen.lock().waiting > 0;
                     if let Ok(Ok(look)) = opened.look_within(DEADLINE) {
-                        seen.look(&look.inventory);
+                        let links = if is_waited_for {
+                            links(&opened, &look.inventory)
+                        } else {
+                            BTreeMap::new()
+                        };
+                        seen.look(&look.inventory, &links);
                     }
                     std::thread::sleep(INTERVAL.saturating_sub(began.elapsed()));
                 }
@@ -135,12 +153,17 @@ impl OfOne {
 impl Watch for OfOne {
     fn counters(&mut self) -> Counters {
         // One that began after this was asked.
-        let before = self.seen.lock().looks;
+        let before = {
+            let mut state = self.seen.lock();
+            state.waiting += 1;
+            state.looks
+        };
         let deadline = Instant::now() + LAST;
         while self.seen.lock().looks < before + 2 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let state = self.seen.lock();
+        let mut state = self.seen.lock();
+        state.waiting -= 1;
         state
             .of
             .get(&self.uuid)

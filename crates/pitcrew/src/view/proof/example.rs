@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use pitcrew_core::proof::{
     Bits, Corruption, CorruptionClass, Counters, Coverage, Device, DeviceEvidence, Driver, Evidence, Format,
-    Node, Outcome, PeerPath, PeerRoute, Phase, PhaseKind, Profile, Rate, Report, Run, Sample, SetupError,
-    SetupErrorCode, Skip, SmResult, Thresholds, Timestamp, Tool, Unit, XidEvent, judge,
+    LinkState, Node, Outcome, PeerPath, PeerRoute, Phase, PhaseKind, Profile, Rate, Report, Run, Sample,
+    SetupError, SetupErrorCode, Skip, SmResult, Thresholds, Timestamp, Tool, Unit, XidEvent, judge,
 };
 
 /// Two H100 that reach what they should.
@@ -62,6 +62,8 @@ pub(crate) fn sick() -> Report {
     for sample in &mut hot.samples {
         sample.pcie_width = Some(8);
     }
+    hot.after.nvlinks[3].replays = Some(2);
+    hot.after.nvlinks[11].up = false;
     hot.after.ecc_corrected = Some(9);
     hot.xids = vec![XidEvent {
         at_s: 44.0,
@@ -69,6 +71,25 @@ pub(crate) fn sick() -> Report {
     }];
     let mut evidence = evidence("gpu-2", vec![wrong, hot]);
     evidence.peers[1].rate = Some(rate(Unit::Gbs, 212.0));
+    judge(evidence, &Thresholds::default())
+}
+
+/// Eight H100 behind switches, one of which is hot.
+pub(crate) fn eight() -> Report {
+    let devices = (0..8_u32)
+        .map(|index| h100(index, 1.0 - f64::from(index) * 0.004))
+        .collect();
+    let mut evidence = evidence("gpu-8", devices);
+    let pairs = (0..8).flat_map(|from| (0..8).map(move |to| (from, to)));
+    evidence.peers = pairs
+        .filter(|(from, to)| from != to)
+        .map(|(from, to)| peer(from, to))
+        .collect();
+    for sample in &mut evidence.devices[6].samples {
+        if sample.at_s > 50.0 {
+            sample.reasons = Some(0x20);
+        }
+    }
     judge(evidence, &Thresholds::default())
 }
 
@@ -190,6 +211,8 @@ fn h100(index: u32, factor: f64) -> DeviceEvidence {
         remap_failed: Some(false),
         pcie_replays: Some(1),
         nvlinks_active: Some(18),
+        nvlink_errors: Some(0),
+        nvlinks: (0..18).map(nvlink).collect(),
         ..Counters::default()
     };
     let phases = phases(factor);
@@ -202,6 +225,18 @@ fn h100(index: u32, factor: f64) -> DeviceEvidence {
         samples,
         phases,
         ..DeviceEvidence::new(device)
+    }
+}
+
+fn nvlink(index: u32) -> LinkState {
+    LinkState {
+        index,
+        up: true,
+        speed_mbs: Some(26_562),
+        crc_flit: Some(0),
+        crc_data: Some(0),
+        replays: Some(0),
+        recoveries: Some(0),
     }
 }
 
@@ -234,11 +269,11 @@ fn phases(factor: f64) -> Vec<Phase> {
         bandwidth(PhaseKind::HostToDevice, 53.4, 17.6),
         bandwidth(PhaseKind::DeviceToHost, 52.8, 19.4),
         bandwidth(PhaseKind::HostBothWays, 88.2, 21.2),
-        compute(PhaseKind::MmaLoop, Bf16, 846.0 * factor, 1_690.0, (23.2, 5.0)),
-        compute(PhaseKind::MmaLoop, Fp8, 1_640.0 * factor, 1_650.0, (28.4, 4.0)),
-        compute(PhaseKind::MmaLoop, Fp32, 60.4 * factor, 1_935.0, (32.6, 3.0)),
-        compute(PhaseKind::Gemm, Bf16, 781.0 * factor, 1_560.0, (36.0, 8.0)),
-        compute(PhaseKind::Gemm, Fp8, 1_488.0 * factor, 1_520.0, (44.2, 5.0)),
+        compute(PhaseKind::MmaLoop, Bf16, 758.0 * factor, 1_735.0, (23.2, 5.0)),
+        compute(PhaseKind::MmaLoop, Fp8, 1_328.0 * factor, 1_780.0, (28.4, 4.0)),
+        compute(PhaseKind::MmaLoop, Fp32, 50.7 * factor, 1_980.0, (32.6, 3.0)),
+        compute(PhaseKind::Gemm, Bf16, 741.0 * factor, 1_735.0, (36.0, 8.0)),
+        compute(PhaseKind::Gemm, Fp8, 1_435.0 * factor, 1_690.0, (44.2, 5.0)),
         compute(PhaseKind::Power, Bf16, 655.0 * factor, 1_410.0, (49.6, 10.0)),
         Phase::new(PhaseKind::BitFade, None, skipped),
     ]

@@ -8,7 +8,7 @@ use pitcrew_core::proof::fleet::Fleet;
 use super::super::table::{Column, render};
 use super::super::wrap::{self, Kind};
 use super::summary::coloured;
-use super::{plain, short};
+use super::{plain, short, stands_out};
 
 const WIDTH: usize = 100;
 
@@ -22,11 +22,7 @@ pub(crate) fn summary(fleet: &Fleet, width: Option<usize>) -> String {
         coloured(fleet.verdict),
         fleet.members.len(),
         nodes.len(),
-        match fleet.outliers.len() {
-            0 => "none stands out".to_owned(),
-            1 => "one figure stands out".to_owned(),
-            several => format!("{several} figures stand out"),
-        },
+        stands_out::headline(fleet),
     );
     for group in &fleet.groups {
         let _ = writeln!(
@@ -73,45 +69,14 @@ fn end(value: Option<&pitcrew_core::proof::fleet::Value>) -> String {
 }
 
 fn findings(fleet: &Fleet, width: usize) -> String {
+    let lines = stands_out::lines(fleet);
     let mut out = String::new();
-    let mut say = |label: &str, text: String| {
-        out.push_str(&wrap::paragraph(&format!("{label}  "), &text, width, Kind::Prose));
-    };
-    if !(fleet.outliers.is_empty() && fleet.drifts.is_empty()) {
-        say("", String::new());
+    if !lines.is_empty() {
+        out.push('\n');
     }
-    for outlier in &fleet.outliers {
-        say("stands out", plain(&outlier.text));
-    }
-    for drift in &fleet.drifts {
-        let member = &fleet.members[drift.member];
-        let text = format!(
-            "{}: {} is {:+.0} % since {}",
-            plain(&member.place()),
-            plain(&drift.measure),
-            drift.off * 100.0,
-            drift.since
-        );
-        say("slower", text);
-    }
-    for slot in &fleet.slots {
-        let nodes: Vec<String> = slot.nodes.iter().map(|node| plain(node)).collect();
-        let text = format!(
-            "{} is slow on {}: look at its cooling and power rather than at the cards",
-            plain(&slot.pci_address),
-            nodes.join(", ")
-        );
-        say("slot", text);
-    }
-    for member in fleet.members.iter().filter(|member| member.verdict.is_failure()) {
-        say(member.verdict.name(), plain(&member.place()));
-    }
-    for empty in &fleet.empty {
-        let reason = empty
-            .reason
-            .as_deref()
-            .map_or(String::new(), |reason| format!(": {}", plain(reason)));
-        say(empty.verdict.name(), format!("{}{reason}", plain(&empty.node)));
+    for line in lines {
+        let label = format!("{}  ", line.word);
+        out.push_str(&wrap::paragraph(&label, &line.text, width, Kind::Prose));
     }
     out
 }

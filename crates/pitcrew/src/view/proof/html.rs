@@ -3,6 +3,8 @@
 mod bars;
 mod device;
 mod fleet;
+mod nvlinks;
+mod overview;
 mod peers;
 mod sm_map;
 mod svg;
@@ -13,7 +15,7 @@ use std::fmt::Write as _;
 
 use pitcrew_core::proof::{Report, Verdict};
 
-use super::{place, plain, verdict_of};
+use super::{place, plain};
 
 pub(crate) use fleet::fleet_page;
 
@@ -23,8 +25,8 @@ const STYLE: &str = include_str!("html/style.css");
 pub(crate) fn page(report: &Report) -> String {
     let node = escaped(&report.evidence.node.name);
     let mut body = hero(report);
-    body.push_str(&contents(report));
     body.push_str(&findings(report));
+    body.push_str(&overview::table(report));
     for index in 0..report.evidence.devices.len() {
         body.push_str(&device::section(report, index));
     }
@@ -135,25 +137,6 @@ fn hero(report: &Report) -> String {
     out
 }
 
-/// Where to find each GPU, where there are several.
-fn contents(report: &Report) -> String {
-    let devices = &report.evidence.devices;
-    if devices.len() < 2 {
-        return String::new();
-    }
-    let mut out = String::from("<nav>\n");
-    for (index, device) in devices.iter().enumerate() {
-        let _ = writeln!(
-            out,
-            "<a href=\"#gpu-{index}\"><b>{}</b>{}</a>",
-            escaped(&device.device.title()),
-            chip(verdict_of(report, index)),
-        );
-    }
-    out.push_str("</nav>\n");
-    out
-}
-
 fn findings(report: &Report) -> String {
     let judgement = &report.judgement;
     if judgement.reasons.is_empty() {
@@ -228,7 +211,12 @@ mod tests {
 
     #[test]
     fn every_tag_is_closed_and_nothing_is_loaded() {
-        for report in [example::well(), example::sick(), example::no_driver()] {
+        for report in [
+            example::well(),
+            example::sick(),
+            example::no_driver(),
+            example::eight(),
+        ] {
             let page = page(&report);
             check(&page);
             for forbidden in [
@@ -240,6 +228,20 @@ mod tests {
         }
         let fleet = pitcrew_core::proof::fleet::compare(&example::fleet());
         check(&fleet_page(&fleet));
+    }
+
+    #[test]
+    fn of_many_gpus_there_is_one_table_and_only_those_that_failed_are_open() {
+        let mut report = example::eight();
+        report.judgement.verdicts[5] = Verdict::FailPerf;
+        let page = page(&report);
+        assert_eq!(page.matches("<details open><summary><h2>").count(), 1);
+        assert_eq!(page.matches("<details><summary><h2>").count(), 7);
+        for index in 0..8 {
+            assert!(page.contains(&format!("<a href=\"#gpu-{index}\">")), "{index}");
+            assert!(page.contains(&format!("id=\"gpu-{index}\"")), "{index}");
+        }
+        assert_eq!(page.matches("18 x 26.6 GB/s").count(), 16);
     }
 
     #[test]

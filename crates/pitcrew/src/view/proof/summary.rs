@@ -3,14 +3,17 @@
 use std::fmt::Write as _;
 
 use owo_colors::OwoColorize as _;
-use pitcrew_core::proof::{Figure, Outcome, Report, Skip, Verdict};
+use pitcrew_core::proof::{Figure, Outcome, PhaseKind, Report, Sample, Skip, Thresholds, Verdict};
 
 use super::super::table::{Column, render};
 use super::super::wrap::{self, Kind};
-use super::{bytes, count, figure_of, place, plain, result_of, short, totals, verdict_of};
+use super::{
+    compared, count, figure_of, first_figure, links, most, peers, percent, place, plain, result_of, short,
+    totals, verdict_of,
+};
 
 /// Columns where nothing says how many there are: output stays readable in a log.
-const WIDTH: usize = 100;
+pub(super) const WIDTH: usize = 100;
 /// Most GPUs of which every phase is shown.
 const DETAILED: usize = 2;
 
@@ -29,6 +32,10 @@ pub(crate) fn summary(report: &Report, width: Option<usize>) -> String {
         let line = format!("faults were planted: {}", planted.collect::<Vec<_>>().join("; "));
         let _ = writeln!(out, "{}", line.yellow());
     }
+    if report.judgement.thresholds != Thresholds::default() {
+        let line = "judged by thresholds that were given, not by the usual ones";
+        let _ = writeln!(out, "{}", line.yellow());
+    }
     if !report.evidence.devices.is_empty() {
         out.push('\n');
         out.push_str(&devices(report, width));
@@ -41,7 +48,7 @@ pub(crate) fn summary(report: &Report, width: Option<usize>) -> String {
     }
     if !report.evidence.peers.is_empty() {
         out.push('\n');
-        out.push_str(&peers(report, width));
+        out.push_str(&peers::table(report, width));
     }
     out.push_str(&findings(report, width.unwrap_or(WIDTH)));
     out
@@ -80,13 +87,8 @@ fn headline(report: &Report, width: Option<usize>) -> String {
 fn devices(report: &Report, width: Option<usize>) -> String {
     let devices = &report.evidence.devices;
     let column = |of: &dyn Fn(usize) -> String| (0..devices.len()).map(of).collect::<Vec<_>>();
-    let most = |of: &dyn Fn(&pitcrew_core::proof::Sample) -> Option<f64>, index: usize, unit: &str| {
-        let most = devices[index]
-            .samples
-            .iter()
-            .filter_map(of)
-            .max_by(f64::total_cmp);
-        most.map_or_else(|| "?".to_owned(), |most| format!("{most:.0} {unit}"))
+    let told = |index: usize, of: fn(&Sample) -> Option<f64>, unit: &str| {
+        most(&devices[index], of).map_or_else(|| "?".to_owned(), |most| format!("{most:.0} {unit}"))
     };
     let title = |index: usize| plain(&devices[index].device.title()).replacen("GPU ", "", 1);
     render(
@@ -94,17 +96,17 @@ fn devices(report: &Report, width: Option<usize>) -> String {
             Column::new("GPU", column(&title)),
             Column::new("NAME", column(&|index| plain(&devices[index].device.name))).expendable(3),
             Column::new("VERDICT", column(&|index| verdict_of(report, index).to_string())),
-            Column::new("PRODUCTS", column(&|index| best(report, index, "TFLOP/s"))),
-            Column::new("MEMORY", column(&|index| memory(report, index))).expendable(1),
+            Column::new("PRODUCTS", column(&|index| rate(report, index, PhaseKind::Gemm))),
+            Column::new("MEMORY", column(&|index| rate(report, index, PhaseKind::Copy))).expendable(1),
             Column::new(
                 "POWER",
-                column(&|index| most(&|sample| sample.power_w, index, "W")),
+                column(&|index| told(index, |sample| sample.power_w, "W")),
             )
             .right()
             .expendable(4),
             Column::new(
                 "HEAT",
-                column(&|index| most(&|sample| sample.temperature_c, index, "°C")),
+                column(&|index| told(index, |sample| sample.temperature_c, "°C")),
             )
             .right()
             .expendable(5),
@@ -117,40 +119,23 @@ fn devices(report: &Report, width: Option<usize>) -> String {
     )
 }
 
-/// The first product of a device: what the catalogue has a figure for comes first in a run.
-fn best(report: &Report, device: usize, unit: &str) -> String {
-    use pitcrew_core::proof::PhaseKind::Gemm;
-    let mut figures = report
-        .judgement
-        .figures
-        .iter()
-        .filter(|figure| figure.device == device);
-    figures.find(|figure| figure.phase == Gemm).map_or_else(
+/// A figure with its part of what it should be: `bf16 785 TFLOP/s (99 %)`.
+fn rate(report: &Report, device: usize, kind: PhaseKind) -> String {
+    let figure = first_figure(report, device, kind);
+    figure.map_or_else(
         || "-".to_owned(),
         |figure| {
             let format = figure.format.map_or(String::new(), |format| format!("{format} "));
-            format!("{format}{} {unit}{}", short(figure.measured), of_expected(figure))
+            let (measured, unit) = (short(figure.measured), figure.unit);
+            format!("{format}{measured} {unit}{}", of_expected(figure))
         },
-    )
-}
-
-fn memory(report: &Report, device: usize) -> String {
-    use pitcrew_core::proof::PhaseKind::Copy;
-    let mut figures = report
-        .judgement
-        .figures
-        .iter()
-        .filter(|figure| figure.device == device);
-    figures.find(|figure| figure.phase == Copy).map_or_else(
-        || "-".to_owned(),
-        |figure| format!("{} GB/s{}", short(figure.measured), of_expected(figure)),
     )
 }
 
 fn of_expected(figure: &Figure) -> String {
     figure
         .ratio
-        .map_or(String::new(), |ratio| format!(" ({:.0} %)", ratio * 100.0))
+        .map_or(String::new(), |ratio| format!(" ({})", percent(ratio)))
 }
 
 fn phases(report: &Report, index: usize, width: Option<usize>) -> String {
@@ -165,15 +150,8 @@ fn phases(report: &Report, index: usize, width: Option<usize>) -> String {
         .collect();
     let column = |of: &dyn Fn(usize) -> String| (0..phases.len()).map(of).collect::<Vec<_>>();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let verified = |row: usize| {
-        let phase = &phases[row];
-        or_dash(match (phase.verified_outputs, phase.verified_bytes) {
-            (0, 0) => None,
-            (0, of_memory) => Some(bytes(of_memory)),
-            (outputs, _) => Some(count(outputs)),
-        })
-    };
-    let percent = |part: Option<f64>| or_dash(part.map(|part| format!("{:.0} %", part * 100.0)));
+    let verified = |row: usize| or_dash(compared(&phases[row]));
+    let part = |part: Option<f64>| or_dash(part.map(percent));
     let table = render(
         vec![
             Column::new("PHASE", column(&|row| phases[row].title())),
@@ -200,12 +178,12 @@ fn phases(report: &Report, index: usize, width: Option<usize>) -> String {
             .right(),
             Column::new(
                 "OF IT",
-                column(&|row| percent(figures[row].and_then(|figure| figure.ratio))),
+                column(&|row| part(figures[row].and_then(|figure| figure.ratio))),
             )
             .right(),
             Column::new(
                 "PIPE",
-                column(&|row| percent(figures[row].and_then(|figure| figure.pipe_efficiency))),
+                column(&|row| part(figures[row].and_then(|figure| figure.pipe_efficiency))),
             )
             .right()
             .expendable(2),
@@ -214,40 +192,8 @@ fn phases(report: &Report, index: usize, width: Option<usize>) -> String {
         ],
         width,
     );
-    format!("{}\n{table}", plain(&device.device.title()).bold())
-}
-
-fn peers(report: &Report, width: Option<usize>) -> String {
-    let paths = &report.evidence.peers;
-    let column = |of: &dyn Fn(usize) -> String| (0..paths.len()).map(of).collect::<Vec<_>>();
-    let name = |index: usize| place(report, Some(index)).unwrap_or_else(|| index.to_string());
-    let rate =
-        |rate: Option<pitcrew_core::proof::Rate>| rate.map_or_else(|| "-".to_owned(), |rate| short(rate.p50));
-    let result = |row: usize| match &paths[row].outcome {
-        Outcome::Skipped { why, .. } => format!("skipped: {}", plain(why)),
-        Outcome::Failed { why } => format!("failed: {}", plain(why)),
-        _ if paths[row].corruption_count > 0 => format!("{} WRONG", count(paths[row].corruption_count)),
-        _ => "ok".to_owned(),
-    };
-    render(
-        vec![
-            Column::new("FROM", column(&|row| name(paths[row].from))),
-            Column::new("TO", column(&|row| name(paths[row].to))),
-            Column::new(
-                "WAY",
-                column(&|row| format!("{:?}", paths[row].route).to_lowercase()),
-            ),
-            Column::new("GB/s", column(&|row| rate(paths[row].rate))).right(),
-            Column::new("BOTH WAYS", column(&|row| rate(paths[row].both_ways)))
-                .right()
-                .expendable(1),
-            Column::new("VERIFIED", column(&|row| bytes(paths[row].verified_bytes)))
-                .right()
-                .expendable(2),
-            Column::new("RESULT", column(&result)),
-        ],
-        width,
-    )
+    let links = links(device).map_or(String::new(), |links| format!("  NVLinks {links}"));
+    format!("{}{links}\n{table}", plain(&device.device.title()).bold())
 }
 
 /// Why, and what to do; and what was not tested, so that nobody takes it for tested.
@@ -329,6 +275,16 @@ mod tests {
     #[test]
     fn a_node_that_is_not() {
         insta::assert_snapshot!(shown(&example::sick(), Some(100)));
+    }
+
+    /// No line is wider than what it is for, whatever a node has.
+    #[test]
+    fn eight_gpus_on_eighty_columns() {
+        let shown = shown(&example::eight(), Some(80));
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        insta::assert_snapshot!(shown);
     }
 
     #[test]

@@ -4,31 +4,48 @@ use std::fmt::Write as _;
 
 use pitcrew_core::proof::{Figure, PhaseKind, Report};
 
-use super::super::{bytes, count, short, totals, verdict_of};
-use super::{bars, chip, escaped, sm_map, tables, timeline};
+use super::super::{bytes, count, first_figure, most, percent, short, totals, verdict_of};
+use super::{bars, chip, escaped, nvlinks, sm_map, tables, timeline};
 
+/// Most GPUs whose parts are all open.
+const OPEN: usize = 2;
+
+/// Of many GPUs only those are open that failed; a link to one opens it.
 pub(super) fn section(report: &Report, index: usize) -> String {
     let evidence = &report.evidence.devices[index];
     let device = &evidence.device;
-    let mut out = format!(
-        "<section class=\"gpu\" id=\"gpu-{index}\">\n<h2><span class=\"where\">{}</span> {} {}</h2>\n<p class=\"ids\">{}</p>\n",
+    let verdict = verdict_of(report, index);
+    let title = format!(
+        "<h2><span class=\"where\">{}</span> {} {}</h2>",
         escaped(&device.title()),
         escaped(&device.name),
-        chip(verdict_of(report, index)),
-        ids(report, index),
+        chip(verdict),
     );
+    let body = body(report, index);
+    if report.evidence.devices.len() <= OPEN {
+        return format!("<section class=\"gpu\" id=\"gpu-{index}\">\n{title}\n{body}</section>\n");
+    }
+    let open = if verdict.is_failure() { " open" } else { "" };
+    format!(
+        "<section class=\"gpu\">\n<details{open}><summary>{title}</summary>\n<div id=\"gpu-{index}\">\n{body}</div></details>\n</section>\n"
+    )
+}
+
+fn body(report: &Report, index: usize) -> String {
+    let evidence = &report.evidence.devices[index];
+    let mut out = format!("<p class=\"ids\">{}</p>\n", ids(report, index));
     if evidence.phases.is_empty() {
-        out.push_str("<p class=\"muted\">Nothing ran on it.</p>\n</section>\n");
+        out.push_str("<p class=\"muted\">Nothing ran on it.</p>\n");
         return out;
     }
     out.push_str(&tiles(report, index));
     out.push_str(&bars::chart(report, index));
     out.push_str(&timeline::chart(report, index));
     out.push_str(&sm_map::maps(evidence));
+    out.push_str(&nvlinks::strip(evidence));
     out.push_str(&tables::corruptions(evidence));
     out.push_str(&tables::phases(report, index));
     out.push_str(&tables::counters(evidence));
-    out.push_str("</section>\n");
     out
 }
 
@@ -57,15 +74,11 @@ fn ids(report: &Report, index: usize) -> String {
 /// The few numbers that one looks for first.
 fn tiles(report: &Report, index: usize) -> String {
     let evidence = &report.evidence.devices[index];
-    let figure = |kind: PhaseKind| {
-        let mut figures = report.judgement.figures.iter();
-        figures.find(|figure| figure.device == index && figure.phase == kind)
-    };
     let mut out = String::from("<div class=\"tiles\">\n");
     let of_expected = |figure: &Figure| {
-        figure.ratio.map_or(String::new(), |ratio| {
-            format!("{:.0} % of expected", ratio * 100.0)
-        })
+        figure
+            .ratio
+            .map_or(String::new(), |ratio| format!("{} of expected", percent(ratio)))
     };
     let mut tile = |name: &str, value: &str, unit: &str, below: &str, tone: &str| {
         let _ = writeln!(
@@ -77,53 +90,34 @@ fn tiles(report: &Report, index: usize) -> String {
             escaped(below),
         );
     };
-    if let Some(figure) = figure(PhaseKind::Gemm) {
-        let name = figure
+    for (kind, name) in [
+        (PhaseKind::Gemm, "Products"),
+        (PhaseKind::Copy, "Memory"),
+        (PhaseKind::HostToDevice, "From host"),
+    ] {
+        let Some(figure) = first_figure(report, index, kind) else {
+            continue;
+        };
+        let format = figure
             .format
-            .map_or("Products".to_owned(), |format| format!("Products, {format}"));
+            .map_or(String::new(), |format| format!(", {format}"));
         tile(
-            &name,
+            &format!("{name}{format}"),
             &short(figure.measured),
-            "TFLOP/s",
+            &figure.unit.to_string(),
             &of_expected(figure),
             bars::tone(figure.grade),
         );
     }
-    if let Some(figure) = figure(PhaseKind::Copy) {
-        tile(
-            "Memory",
-            &short(figure.measured),
-            "GB/s",
-            &of_expected(figure),
-            bars::tone(figure.grade),
-        );
-    }
-    if let Some(figure) = figure(PhaseKind::HostToDevice) {
-        tile(
-            "From host",
-            &short(figure.measured),
-            "GB/s",
-            &of_expected(figure),
-            bars::tone(figure.grade),
-        );
-    }
-    let most = |of: fn(&pitcrew_core::proof::Sample) -> Option<f64>| {
-        evidence
-            .samples
-            .iter()
-            .filter_map(of)
-            .filter(|value| value.is_finite())
-            .max_by(f64::total_cmp)
-    };
-    if let Some(power) = most(|sample| sample.power_w) {
+    if let Some(power) = most(evidence, |sample| sample.power_w) {
         let below = evidence
             .device
             .power_limit_w
             .map_or(String::new(), |limit| format!("limit {limit:.0} W"));
         tile("Most power", &format!("{power:.0}"), "W", &below, "");
     }
-    if let Some(heat) = most(|sample| sample.temperature_c) {
-        let memory = most(|sample| sample.memory_temperature_c);
+    if let Some(heat) = most(evidence, |sample| sample.temperature_c) {
+        let memory = most(evidence, |sample| sample.memory_temperature_c);
         let below = memory.map_or(String::new(), |memory| format!("memory {memory:.0} °C"));
         tile("Hottest", &format!("{heat:.0}"), "°C", &below, "");
     }

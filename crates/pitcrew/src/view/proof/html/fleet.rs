@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use pitcrew_core::proof::fleet::{Fleet, Group, Measure};
 
-use super::super::short;
+use super::super::{short, stands_out};
 use super::svg::{Scale, extent, px};
-use super::{chip, document, escaped, tone};
+use super::{capital, chip, document, escaped, tone};
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 240.0;
@@ -19,16 +19,12 @@ pub(crate) fn fleet_page(fleet: &Fleet) -> String {
     let nodes: std::collections::BTreeSet<&str> = fleet.members.iter().map(|member| &*member.node).collect();
     let mut body = format!(
         "<header class=\"hero {}\">\n<p class=\"eyebrow\">pitcrew prove merge</p>\n<div class=\"verdict\">{}</div>\n\
-         <h1>{} GPUs on {} nodes</h1>\n<p class=\"lead\">{}</p>\n</header>\n",
+         <h1>{} GPUs on {} nodes</h1>\n<p class=\"lead\">{}.</p>\n</header>\n",
         tone(fleet.verdict),
         fleet.verdict.name().replace('_', " "),
         fleet.members.len(),
         nodes.len(),
-        match fleet.outliers.len() {
-            0 => "No GPU stands out from its equals.".to_owned(),
-            1 => "One figure stands out.".to_owned(),
-            several => format!("{several} figures stand out."),
-        },
+        capital(&stands_out::headline(fleet)),
     );
     body.push_str(&findings(fleet));
     for group in &fleet.groups {
@@ -39,51 +35,18 @@ pub(crate) fn fleet_page(fleet: &Fleet) -> String {
 }
 
 fn findings(fleet: &Fleet) -> String {
-    let mut items: Vec<(&str, &str, String)> = Vec::new();
-    for outlier in &fleet.outliers {
-        items.push(("bad", "stands out", outlier.text.clone()));
-    }
-    for drift in &fleet.drifts {
-        let place = fleet.members[drift.member].place();
-        items.push((
-            "low",
-            "slower",
-            format!(
-                "{place}: {} is {:+.0} % since {}",
-                drift.measure,
-                drift.off * 100.0,
-                drift.since
-            ),
-        ));
-    }
-    for slot in &fleet.slots {
-        items.push((
-            "low",
-            "slot",
-            format!(
-                "{} is slow on {}: look at its cooling and power rather than at the cards",
-                slot.pci_address,
-                slot.nodes.join(", ")
-            ),
-        ));
-    }
-    for empty in &fleet.empty {
-        let reason = empty.reason.clone().unwrap_or_default();
-        items.push((
-            tone(empty.verdict),
-            empty.verdict.name(),
-            format!("{}: {reason}", empty.node),
-        ));
-    }
-    if items.is_empty() {
+    let lines = stands_out::lines(fleet);
+    if lines.is_empty() {
         return String::new();
     }
     let mut out = String::from("<section>\n<h2>What stands out</h2>\n<ul class=\"reasons\">\n");
-    for (tone, word, text) in items {
+    for line in lines {
         let _ = writeln!(
             out,
-            "<li class=\"{tone}\"><span class=\"word\">{word}</span>{}</li>",
-            escaped(&text)
+            "<li class=\"{}\"><span class=\"word\">{}</span>{}</li>",
+            tone(line.verdict),
+            line.word,
+            escaped(&line.text)
         );
     }
     out.push_str("</ul>\n</section>\n");

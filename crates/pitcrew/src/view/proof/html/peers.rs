@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use pitcrew_core::proof::{Outcome, PeerPath, PeerRoute, PhaseKind, Report};
 
+use super::super::peers::way;
 use super::super::short;
 use super::escaped;
 
@@ -24,7 +25,7 @@ pub(super) fn section(report: &Report) -> String {
         .filter_map(|path| Some(path.rate?.p50))
         .fold(0.0, f64::max);
     let mut out = String::from(
-        "<section>\n<h2>Between GPUs and host</h2>\n<p class=\"muted\">GB/s from the row to the column.</p>\n\
+        "<section>\n<h2>Between GPUs and host</h2>\n<p class=\"muted\">GB/s from the row to the column; below it the same while the other way is busy too. Everything that was copied was compared.</p>\n\
          <div class=\"scroll\"><table class=\"matrix\">\n<tr><th></th><th>host</th>",
     );
     for device in devices {
@@ -63,10 +64,8 @@ fn cell(path: Option<&PeerPath>, fastest: f64) -> String {
         return "<td class=\"none\"></td>".to_owned();
     };
     let way = match path.route {
-        PeerRoute::NvLink => "NVLink",
-        PeerRoute::Pcie => "PCIe",
-        PeerRoute::Host => "by host",
         PeerRoute::Unknown => "",
+        route => way(route),
     };
     if path.corruption_count > 0 {
         return format!(
@@ -84,8 +83,11 @@ fn cell(path: Option<&PeerPath>, fastest: f64) -> String {
                 part if part >= 0.3 => 2,
                 _ => 1,
             };
+            let both_ways = path.both_ways.map_or(String::new(), |rate| {
+                format!("<small>{} both ways</small>", short(rate.p50))
+            });
             format!(
-                "<td class=\"m{step}\">{}<small>{way}</small></td>",
+                "<td class=\"m{step}\">{}{both_ways}<small>{way}</small></td>",
                 short(rate.p50)
             )
         }

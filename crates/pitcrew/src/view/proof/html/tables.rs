@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use pitcrew_core::proof::{Corruption, Counters, DeviceEvidence, Grade, Outcome, Report};
+use pitcrew_core::proof::{Corruption, Counters, DeviceEvidence, Grade, Outcome, Report, Thresholds};
 
-use super::super::{bytes, count, figure_of, result_of, short};
+use super::super::{compared, count, figure_of, percent, result_of, short};
 use super::{bars, escaped, with_code};
 
 /// Most wrong results that are listed; all of them are in the report itself.
@@ -25,18 +25,12 @@ pub(super) fn phases(report: &Report, index: usize) -> String {
     );
     for phase in &device.phases {
         let figure = figure_of(report, index, phase);
-        let percent = |part: Option<f64>| part.map(|part| format!("{:.0} %", part * 100.0));
         let tone = match (&phase.outcome, figure) {
             _ if phase.corruption_count > 0 => "bad",
             (Outcome::Failed { .. }, _) => "bad",
             (Outcome::Skipped { .. }, _) => "unrated",
             (_, Some(figure)) if figure.grade != Grade::Unrated => bars::tone(figure.grade),
             _ => "",
-        };
-        let verified = match (phase.verified_outputs, phase.verified_bytes) {
-            (0, 0) => None,
-            (0, of_memory) => Some(bytes(of_memory)),
-            (outputs, _) => Some(count(outputs)),
         };
         let _ = writeln!(
             out,
@@ -54,9 +48,9 @@ pub(super) fn phases(report: &Report, index: usize) -> String {
                     .map(|rate| format!("{} to {}", short(rate.p5), short(rate.p95)))
             ),
             cell(figure.and_then(|figure| figure.expected).map(short)),
-            cell(percent(figure.and_then(|figure| figure.pipe_efficiency))),
+            cell(figure.and_then(|figure| figure.pipe_efficiency).map(percent)),
             cell(phase.sm_clock_mhz.map(|clock| format!("{clock:.0} MHz"))),
-            cell(verified),
+            cell(compared(phase)),
             with_code(&result_of(report, index, phase)),
         );
     }
@@ -220,6 +214,7 @@ pub(super) fn surroundings(report: &Report) -> String {
             .map(|kernel| ("Linux".to_owned(), kernel)),
     );
     rows.extend(evidence.node.environment.clone());
+    rows.extend(thresholds(&report.judgement.thresholds));
     let mut out =
         String::from("<footer>\n<details><summary>Surroundings</summary>\n<div class=\"scroll\"><table>\n");
     for (name, value) in rows {
@@ -232,4 +227,54 @@ pub(super) fn surroundings(report: &Report) -> String {
     }
     out.push_str("</table></div></details>\n</footer>\n");
     out
+}
+
+/// By what it was judged, where that isn't as usual.
+fn thresholds(told: &Thresholds) -> Vec<(String, String)> {
+    let usual = Thresholds::default();
+    let borders = [
+        ("pipe_efficiency", told.pipe_efficiency, usual.pipe_efficiency),
+        ("tensor", told.tensor, usual.tensor),
+        ("memory", told.memory, usual.memory),
+        ("pcie", told.pcie, usual.pcie),
+        ("nvlink", told.nvlink, usual.nvlink),
+    ];
+    let mut rows: Vec<(String, String)> = (borders.into_iter())
+        .filter(|(_, told, usual)| told != usual)
+        .map(|(name, told, _)| {
+            let text = format!("warn below {}, fail below {}", told.warn, told.fail);
+            (format!("Threshold {name}"), text)
+        })
+        .collect();
+    let numbers = [
+        ("sm", told.sm.to_string(), usual.sm.to_string()),
+        (
+            "pcie_replays",
+            told.pcie_replays.to_string(),
+            usual.pcie_replays.to_string(),
+        ),
+        (
+            "nvlink_crc",
+            told.nvlink_crc.to_string(),
+            usual.nvlink_crc.to_string(),
+        ),
+    ];
+    let changed = numbers.into_iter().filter(|(_, told, usual)| told != usual);
+    rows.extend(changed.map(|(name, told, _)| (format!("Threshold {name}"), told)));
+    for card in &told.cards {
+        let id = card.pci_device_id.map(|id| format!("{id:#06x}"));
+        let which: Vec<String> = card.name.clone().into_iter().chain(id).collect();
+        let mut figures: Vec<String> = (card.products_tflops.iter())
+            .map(|(format, figure)| format!("{format} {figure} TFLOP/s"))
+            .collect();
+        for (what, figure) in [
+            ("memory", card.memory_gbs),
+            ("PCIe", card.pcie_gbs),
+            ("NVLink", card.nvlink_gbs),
+        ] {
+            figures.extend(figure.map(|figure| format!("{what} {figure} GB/s")));
+        }
+        rows.push((format!("Figures of {}", which.join(", ")), figures.join(", ")));
+    }
+    rows
 }
