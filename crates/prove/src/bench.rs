@@ -1,12 +1,16 @@
 //! What every phase works on: the device, its time, who watches it and who listens.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pitcrew_core::proof::{Corruption, CorruptionClass, Sample, XidEvent};
 
-use crate::device::{Block, Choices, Device, DeviceError, Fault, Format, HostBlock, Span, Work};
+use crate::device::{
+    Block, Choice, Choices, Device, DeviceError, Fault, Format, HostBlock, Refused, Span, Variant, Work,
+};
 use crate::inject::Inject;
+use crate::kernels;
 use crate::pace::Pace;
 use crate::progress::Progress;
 use crate::telemetry::Watch;
@@ -49,7 +53,7 @@ pub(crate) struct Bench<'a> {
     /// Part of the free memory that is marched over.
     pub(crate) memory: f64,
     /// What runs for each format, after the self-test.
-    pub(crate) choices: Vec<(Format, Choices)>,
+    pub(crate) choices: BTreeMap<Format, Choices>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) xids: Vec<XidEvent>,
     /// Rate of the products that run now, in TFLOP/s, for the samples.
@@ -59,6 +63,11 @@ pub(crate) struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// What runs for a format.
+    pub(crate) fn choice(&self, format: Format) -> Option<Choice> {
+        self.choices.get(&format)?.usable.first().copied()
+    }
+
     /// Does work and looks round afterwards. Each list of work should take about [`BATCH`].
     pub(crate) fn run(&mut self, work: &[Work]) -> Result<Vec<Duration>, Stop> {
         let times = self.device.run(work)?;
@@ -210,4 +219,20 @@ pub(crate) fn batch_of(each: Duration, most: usize) -> usize {
     usize::try_from(BATCH.as_nanos() / each)
         .unwrap_or(usize::MAX)
         .clamp(1, most.max(1))
+}
+
+/// What can run for a format, of all its variants or of one; and why others can't.
+pub(crate) fn choices(device: &dyn Device, format: Format, only: Option<Variant>) -> Choices {
+    let all = kernels::variants(format);
+    let Some(only) = only else {
+        return device.choices(format, all);
+    };
+    let (wanted, others): (Vec<_>, Vec<_>) = all.iter().partition(|&&variant| variant == only);
+    let mut choices = device.choices(format, &wanted);
+    choices.refused.extend(others.into_iter().map(|variant| Refused {
+        variant,
+        reason: format!("only {only} was asked for"),
+        was_wrong: false,
+    }));
+    choices
 }

@@ -38,6 +38,19 @@ impl Plan {
         steps
     }
 
+    /// How long a step of the schedule may take at this time of the run: its part of what is left of the whole. What came
+    /// before it may have taken more or less than it should have.
+    pub fn time_of(&self, index: usize, elapsed: Duration) -> Duration {
+        let left = self.total().saturating_sub(elapsed);
+        let steps = self.schedule.get(index..).unwrap_or_default();
+        let wanted: Duration = steps.iter().map(|(_, time)| *time).sum();
+        let first = steps.first().map_or(Duration::ZERO, |(_, time)| *time);
+        if wanted.is_zero() {
+            return Duration::ZERO;
+        }
+        left.mul_f64(first.as_secs_f64() / wanted.as_secs_f64())
+    }
+
     /// How long all of it takes, but for copies between GPUs.
     pub fn total(&self) -> Duration {
         self.schedule.iter().map(|(_, time)| *time).sum()

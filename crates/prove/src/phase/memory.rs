@@ -5,7 +5,6 @@ use std::time::Duration;
 use pitcrew_core::proof::{Bits, Corruption, CorruptionClass, PhaseKind};
 
 use super::Exercise;
-use super::loops::WARM_UP;
 use super::tally::Tally;
 use crate::bench::{Bench, Held, Stop, batch_of};
 use crate::device::{Format, MARCH_LOG_BYTES, Pattern, Span, Work};
@@ -39,22 +38,19 @@ impl Streams {
         tally: &mut Tally,
         work: Work,
         bytes: u64,
-    ) -> Result<u64, Stop> {
+    ) -> Result<(), Stop> {
         let start = bench.pace.elapsed();
-        let warm = start + time.mul_f64(WARM_UP);
-        let (mut count, mut done, mut is_warm) = (1, 0, false);
-        while bench.pace.elapsed() < start + time {
+        tally.warm_up(start, time);
+        let mut count = 1;
+        loop {
             let times = bench.run(&vec![work; count])?;
-            if !is_warm && bench.pace.elapsed() > warm {
-                is_warm = true;
-                tally.forget_rates();
-            }
             let sum: Duration = times.iter().sum();
-            done += count as u64;
             tally.rate(bench, bytes * bench.device.scale().bytes * count as u64, sum);
             count = batch_of(sum / u32::try_from(count).unwrap_or(1), 4096);
+            if bench.pace.elapsed() >= start + time {
+                return Ok(());
+            }
         }
-        Ok(done)
     }
 
     fn copy(&self, bench: &mut Bench<'_>, time: Duration, tally: &mut Tally) -> Result<(), Stop> {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use pitcrew_core::proof::{Bits, Corruption, CorruptionClass};
 
-use super::loops::WARM_UP;
 use super::tally::Tally;
 use super::{Exercise, choice};
+use crate::ahead::Expected;
 use crate::bench::{Bench, Held, Stop, batch_of};
 use crate::device::{
     Block, Choice, DeviceError, Format, GEMM_RECORD_BYTES, Gemm, Output, RECOMPUTE_LOG_BYTES, Span, Work,
@@ -46,7 +46,8 @@ pub(crate) struct Products {
     format: Format,
     mode: Mode,
     seed: u32,
-    golden: Option<(GemmShape, Vec<u32>)>,
+    /// The checksums of the tiles.
+    golden: Expected<GemmShape, Vec<u32>>,
     iteration: u64,
     /// What second looks have found.
     looked: Vec<(Mismatch, CorruptionClass, Option<WrongOperand>, bool)>,
@@ -68,7 +69,7 @@ impl Products {
             format,
             mode,
             seed,
-            golden: None,
+            golden: Expected::nothing(),
             iteration: 0,
             looked: Vec::new(),
             all: Vec::new(),
@@ -108,9 +109,7 @@ impl Products {
 
     fn set_up(&mut self, bench: &mut Bench<'_>, held: &Held<'_>, choice: &Choice) -> Result<Set, Stop> {
         let shape = self.shape(bench, choice)?;
-        if self.golden.as_ref().is_none_or(|(known, _)| *known != shape) {
-            self.golden = Some((shape, shape.checksums()));
-        }
+        self.golden.ask(shape, move || shape.checksums());
         let [a, b, c] = bytes(&shape);
         let (down, across) = shape.grid();
         let of_gemm = u64::from(down) * u64::from(across) * GEMM_RECORD_BYTES;
@@ -149,6 +148,7 @@ impl Products {
                 bench.flip(span, place + u64::from(bit / 8), bit)?;
             }
         }
+        self.golden.wait(bench)?;
         Ok(Set {
             gemm,
             log: held.zeros(RECOMPUTE_LOG_BYTES)?,
@@ -184,10 +184,7 @@ impl Products {
 
     /// The checksums that must come out.
     fn golden(&self) -> &[u32] {
-        self.golden
-            .as_ref()
-            .map(|(_, golden)| &**golden)
-            .unwrap_or_default()
+        self.golden.answer().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Checks what a batch has written, and looks again at what is wrong.
@@ -467,7 +464,17 @@ impl Products {
 }
 
 impl Exercise for Products {
+    fn prepare(&mut self, bench: &Bench<'_>) {
+        if let Some(choice) = bench.choice(self.format)
+            && let Ok(shape) = self.shape(bench, &choice)
+        {
+            self.golden.ask(shape, move || shape.checksums());
+        }
+    }
+
     fn work(&mut self, bench: &mut Bench<'_>, time: Duration, tally: &mut Tally) -> Result<(), Stop> {
+        let start = bench.pace.elapsed();
+        tally.warm_up(start, time);
         let choice = choice(bench, self.format, tally)?;
         let held = Held::on(bench.device);
         let set = self.set_up(bench, &held, &choice)?;
@@ -481,14 +488,11 @@ impl Exercise for Products {
             * u64::from(set.shape.n)
             * u64::from(set.shape.k)
             * bench.device.scale().operations;
-        let start = bench.pace.elapsed();
         let sweep = time.mul_f64(0.1);
-        let warm = start + time.mul_f64(WARM_UP);
         let end = start + time.saturating_sub(sweep);
         let mut count = 1;
-        let mut is_warm = false;
         let mut burst = start;
-        while bench.pace.elapsed() < end {
+        loop {
             let work: Vec<Work> = (0..count).map(|slot| Work::Gemm(self.gemm(&set, slot))).collect();
             let times = match stream {
                 None => bench.run(&work)?,
@@ -498,15 +502,14 @@ impl Exercise for Products {
                     times
                 }
             };
-            if !is_warm && bench.pace.elapsed() > warm {
-                is_warm = true;
-                tally.forget_rates();
-            }
             let sum: Duration = times.iter().sum();
             tally.rate(bench, operations * times.len() as u64, sum);
             self.check(bench, &set, count, tally)?;
             self.iteration += count as u64;
             count = batch_of(sum / u32::try_from(count).unwrap_or(1), SLOTS);
+            if bench.pace.elapsed() >= end {
+                break;
+            }
             if self.mode == Mode::Pulse && bench.pace.elapsed() >= burst + PULSE {
                 bench.tflops = None;
                 bench.rest(PULSE)?;

@@ -12,6 +12,9 @@ use crate::device;
 use crate::profile::Step;
 use crate::progress::Progress;
 
+/// The first part of a phase, in which clocks settle, is verified and not measured.
+const WARM_UP: f64 = 0.15;
+
 /// What one SM did.
 #[derive(Debug, Clone, Copy, Default)]
 struct OfSm {
@@ -31,6 +34,9 @@ pub(crate) struct Tally {
     pub(crate) phase: Phase,
     unit: Unit,
     rates: Vec<f64>,
+    /// Rates of warm-ups: they count only where there are no others.
+    cold: Vec<f64>,
+    warm_from: Duration,
     sms: BTreeMap<u32, OfSm>,
 }
 
@@ -49,6 +55,8 @@ impl Tally {
                 _ => Unit::Gbs,
             },
             rates: Vec::new(),
+            cold: Vec::new(),
+            warm_from: Duration::ZERO,
             sms: BTreeMap::new(),
         }
     }
@@ -67,7 +75,9 @@ impl Tally {
         if self.unit == Unit::Tflops {
             bench.tflops = Some(rate);
         }
-        self.rates.push(rate);
+        let is_warm = bench.pace.elapsed() > self.warm_from;
+        let rates = if is_warm { &mut self.rates } else { &mut self.cold };
+        rates.push(rate);
         (bench.tell)(Progress::Rate {
             step: self.step,
             rate,
@@ -79,9 +89,9 @@ impl Tally {
         });
     }
 
-    /// What was measured until now was a warm-up.
-    pub(crate) fn forget_rates(&mut self) {
-        self.rates.clear();
+    /// The first part of a span of this length, which begins now, is a warm-up.
+    pub(crate) fn warm_up(&mut self, now: Duration, span: Duration) {
+        self.warm_from = now + span.mul_f64(WARM_UP);
     }
 
     /// An SM has computed a tile.
@@ -137,7 +147,12 @@ impl Tally {
     /// The phase as it goes into the report.
     pub(crate) fn finish(mut self, samples: &[Sample]) -> Phase {
         self.settle_compute_faults();
-        self.phase.rate = Rate::of(self.unit, self.rates);
+        let rates = if self.rates.is_empty() {
+            self.cold
+        } else {
+            self.rates
+        };
+        self.phase.rate = Rate::of(self.unit, rates);
         let during: Vec<&Sample> = samples
             .iter()
             .filter(|sample| {

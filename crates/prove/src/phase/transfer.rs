@@ -153,6 +153,7 @@ impl Set {
 
 impl Exercise for Transfer {
     fn work(&mut self, bench: &mut Bench<'_>, time: Duration, tally: &mut Tally) -> Result<(), Stop> {
+        let end = bench.pace.elapsed() + time;
         let held = Held::on(bench.device);
         let set = Set::new(bench, &held, self.seed)?;
         let down = Work::ToDevice {
@@ -163,10 +164,9 @@ impl Exercise for Transfer {
             from: set.from,
             to: set.back,
         };
-        let start = bench.pace.elapsed();
         let bytes = set.to.bytes * bench.device.scale().bytes;
         let mut count = 1;
-        while bench.pace.elapsed() < start + time {
+        loop {
             let gated = |work: Work| {
                 let mut all = vec![GATE];
                 all.resize(count + 1, work);
@@ -193,6 +193,9 @@ impl Exercise for Transfer {
                 }
             };
             count = batch_of(took / u32::try_from(count).unwrap_or(1), 1024);
+            if bench.pace.elapsed() >= end {
+                break;
+            }
         }
         if self.kind != PhaseKind::DeviceToHost {
             set.check_device(bench, tally)?;
