@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use libloading::os::unix::{Library as Handle, Symbol};
 use pitcrew_prove::cuda::{Gpu, Library};
 use pitcrew_prove::device::{
-    Choice, Device as _, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Output, Work,
+    Block, Choice, Device as _, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Output, Work,
 };
 use pitcrew_prove::kernels::variants;
 use pitcrew_prove::verify::golden::{GemmShape, loop_hashes};
@@ -154,6 +154,7 @@ fn power(seconds: f64) -> Outcome<()> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates to three digits")]
+#[expect(clippy::too_many_lines, reason = "one part after the other")]
 fn program(
     gpu: &Gpu,
     meter: &Meter,
@@ -219,7 +220,7 @@ fn program(
     let side = match beside {
         Beside::Nothing => None,
         Beside::Triad => {
-            let [a, b, c] = [block(GIB / 2)?, block(GIB / 2)?, block(GIB / 2)?].map(|block| block.all());
+            let [a, b, c] = [block(GIB / 2)?, block(GIB / 2)?, block(GIB / 2)?].map(Block::all);
             let fill = |to, seed| Work::Operands {
                 to,
                 format: Format::Fp32,
@@ -280,9 +281,9 @@ fn program(
     );
     println!(
         "{name:<34} {:9.1} {:9.1} {:9.1} {:9.1} {:6}",
-        draw.mean_w,
-        draw.median_w,
-        draw.highest_w,
+        draw.mean,
+        draw.median,
+        draw.highest,
         operations as f64 * done as f64 / took.as_secs_f64() / 1e12,
         batch.as_millis()
     );
@@ -295,11 +296,11 @@ fn program(
     Ok(())
 }
 
-/// What was drawn.
+/// What was drawn, in W.
 struct Draw {
-    mean_w: f64,
-    median_w: f64,
-    highest_w: f64,
+    mean: f64,
+    median: f64,
+    highest: f64,
 }
 
 /// The management library, for the first GPU.
@@ -387,7 +388,7 @@ impl Meter {
     fn during<T>(&self, work: impl FnOnce() -> T) -> Outcome<(T, Draw)> {
         let is_done = AtomicBool::new(false);
         let (value, samples, energy, took) = thread::scope(|scope| -> Outcome<_> {
-            let sampler = scope.spawn(|| {
+            let thread = scope.spawn(|| {
                 let mut samples = Vec::new();
                 while !is_done.load(Ordering::Relaxed) {
                     samples.extend(self.instant());
@@ -401,7 +402,7 @@ impl Meter {
                 Ok((value, self.energy()? - before, since.elapsed()))
             });
             is_done.store(true, Ordering::Relaxed);
-            let samples = sampler.join().map_err(|_| "the sampler failed")?;
+            let samples = thread.join().map_err(|_| "the sampler failed")?;
             let (value, energy, took) = measured?;
             Ok((value, samples, energy, took))
         })?;
@@ -410,9 +411,9 @@ impl Meter {
         Ok((
             value,
             Draw {
-                mean_w: energy as f64 / 1e3 / took.as_secs_f64(),
-                median_w: sorted.get(sorted.len() / 2).copied().unwrap_or_default(),
-                highest_w: sorted.last().copied().unwrap_or_default(),
+                mean: energy as f64 / 1e3 / took.as_secs_f64(),
+                median: sorted.get(sorted.len() / 2).copied().unwrap_or_default(),
+                highest: sorted.last().copied().unwrap_or_default(),
             },
         ))
     }

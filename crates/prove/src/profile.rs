@@ -20,8 +20,6 @@ pub struct Step {
 pub struct Plan {
     /// What is done in which order and for how long. A step that comes several times is one phase of the report.
     pub schedule: Vec<(Step, Duration)>,
-    /// Time for copies between GPUs, for each pair.
-    pub peers: Duration,
     /// Part of the free memory that is marched over.
     pub memory: f64,
 }
@@ -68,6 +66,14 @@ pub const fn usual(profile: Profile) -> Duration {
         Profile::Prove => 60,
         Profile::Burn => 15 * 60,
         Profile::Soak => 4 * 60 * 60,
+    })
+}
+
+/// Time for copies between GPUs, in all.
+pub const fn peers(profile: Profile) -> Duration {
+    Duration::from_millis(match profile {
+        Profile::Smoke => 400,
+        Profile::Prove | Profile::Burn | Profile::Soak => 4000,
     })
 }
 
@@ -125,10 +131,6 @@ pub fn plan(profile: Profile, seconds: Option<Duration>, can: &dyn Fn(Format) ->
             .into_iter()
             .map(|(step, weight)| (step, total.mul_f64(weight / weights)))
             .collect(),
-        peers: match profile {
-            Profile::Smoke => Duration::from_millis(200),
-            _ => Duration::from_secs(2),
-        },
         memory: if profile == Profile::Smoke { 0.1 } else { 1.0 },
     }
 }
@@ -177,7 +179,6 @@ fn burn(profile: Profile, start: Plan, rest: Duration, main: Option<Format>, loo
     }
     Plan {
         schedule,
-        peers: start.peers,
         memory: start.memory,
     }
 }

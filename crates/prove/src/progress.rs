@@ -14,8 +14,6 @@ pub enum Progress {
     },
     /// Work was done, and how fast.
     Rate {
-        /// Which phase.
-        step: Step,
         /// How fast.
         rate: f64,
         /// What is counted.
@@ -38,11 +36,6 @@ pub enum Progress {
     Sampled(Sample),
     /// Something is wrong; in one line.
     Found(String),
-    /// A phase has ended, for now.
-    Ended {
-        /// Which.
-        step: Step,
-        /// What became of it.
-        outcome: Outcome,
-    },
+    /// The phase has ended, for now: what became of it.
+    Ended(Outcome),
 }

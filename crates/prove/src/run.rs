@@ -114,7 +114,7 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
     let _ = bench.look_round();
     let after = bench.watch.counters();
     let setup_error = match &end {
-        Some(Stop::Device(error)) => Some(explain(error)),
+        Some(Stop::Device(error)) => Some(explain(error, bench.xids.last())),
         _ => None,
     };
     let mut phases: Vec<Phase> = tallies
@@ -180,10 +180,7 @@ fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) 
         tally.phase.spans.push((start, end));
         tally.phase.seconds += end - start;
         tally.phase.outcome = outcome(&result, *step);
-        (bench.tell)(Progress::Ended {
-            step: *step,
-            outcome: tally.phase.outcome.clone(),
-        });
+        (bench.tell)(Progress::Ended(tally.phase.outcome.clone()));
         match result {
             Err(Stop::Cancelled) => return Some(Stop::Cancelled),
             Err(Stop::Device(error)) if ends_the_run(&error) => {
@@ -234,7 +231,7 @@ fn outcome(result: &Result<(), Stop>, step: Step) -> Outcome {
 }
 
 /// Why the GPU can't be used any more, and what to do.
-fn explain(error: &DeviceError) -> SetupError {
+fn explain(error: &DeviceError, last: Option<&XidEvent>) -> SetupError {
     let (code, fix) = match error {
         DeviceError::Lost(_) => (
             SetupErrorCode::GpuLost,
@@ -248,15 +245,19 @@ fn explain(error: &DeviceError) -> SetupError {
             SetupErrorCode::OutOfMemory,
             "end what holds its memory: `nvidia-smi` lists the processes",
         ),
+        // These kernels were right on this GPU a moment ago.
         DeviceError::Stopped { .. } => (
-            SetupErrorCode::Other,
+            SetupErrorCode::GpuLost,
             "run it again: if it happens again, reset the GPU and look at `dmesg | grep -i xid`",
         ),
         DeviceError::Unsupported(_) => (SetupErrorCode::Other, ""),
     };
     SetupError {
         code,
-        message: error.to_string(),
+        message: match last {
+            Some(XidEvent { number, .. }) => format!("{error}; the last XID was {number}"),
+            None => error.to_string(),
+        },
         fix: (!fix.is_empty()).then(|| fix.to_owned()),
         cuda_error: None,
     }

@@ -6,6 +6,7 @@ mod imaginary;
 #[cfg(not(feature = "sim"))]
 #[path = "prove/no_simulator.rs"]
 mod imaginary;
+mod prepared;
 mod proving;
 mod rack;
 mod real;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,8 @@ pub struct Gpu {
     broken: RefCell<Option<DeviceError>>,
     patience: Duration,
     pub(super) ptx_alone: bool,
+    /// How many GPUs of this process the driver compiles for now.
+    pub(super) compiling: Arc<AtomicUsize>,
 }
 
 impl Gpu {
@@ -79,6 +82,7 @@ impl Gpu {
             broken: RefCell::default(),
             patience: HANG,
             ptx_alone: false,
+            compiling: Arc::default(),
         };
         // SAFETY: the context was just retained; streams and memory are the context's.
         unsafe {
@@ -111,6 +115,11 @@ impl Gpu {
     /// with programs of CUDA's toolkit: the driver itself looks at that variable only where it has both in one piece.
     pub const fn set_ptx_alone(&mut self, ptx_alone: bool) {
         self.ptx_alone = ptx_alone;
+    }
+
+    /// Counts itself there while the driver compiles kernels: that takes the CPU seconds, in which nothing else is heard.
+    pub fn set_compiling(&mut self, compiling: Arc<AtomicUsize>) {
+        self.compiling = compiling;
     }
 
     /// Makes the context the calling thread's.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pitcrew_core::proof::{Bits, Corruption, CorruptionClass, Coverage};
+use pitcrew_core::proof::{Corruption, CorruptionClass, Coverage};
 
 use super::Exercise;
 use super::tally::Tally;
@@ -148,9 +148,7 @@ impl Ground {
         if count == [0; 8] {
             return Ok(());
         }
-        let bytes = bench.read(self.log.all())?;
-        bench.device.write(self.log.all(), &vec![0; bytes.len()])?;
-        let log = march_log(&bytes);
+        let log = march_log(&bench.take(self.log.all())?);
         for error in &log.errors {
             let class = if is_transient(error) {
                 CorruptionClass::ReadTransient
@@ -159,12 +157,9 @@ impl Ground {
             };
             tally.corrupt(Corruption {
                 offset: Some(base + error.offset),
-                expected: Some(Bits(error.expected)),
-                got: Some(Bits(error.got)),
-                second_read: Some(Bits(error.second)),
                 sm: u32::try_from(error.sm).ok(),
                 iteration: Some(tally.phase.coverage.map_or(0, |coverage| coverage.passes)),
-                ..bench.corruption(class)
+                ..bench.wrong_word(class, error)
             });
         }
         // What had no room counts, too.
@@ -223,7 +218,7 @@ impl Exercise for March {
             ground.passed(bench, tally);
             // Another one would end as near to the end as this one does, or farther from it.
             let now = bench.pace.elapsed();
-            if now + (now - start) / 2 >= end {
+            if now + now.saturating_sub(start) / 2 >= end {
                 return Ok(());
             }
         }

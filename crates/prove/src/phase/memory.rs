@@ -10,7 +10,7 @@ use crate::bench::{Bench, Held, Stop, batch_of};
 use crate::device::{Format, MARCH_LOG_BYTES, Pattern, Span, Work};
 use crate::operands::operand;
 use crate::progress::Progress;
-use crate::verify::records::march_log;
+use crate::verify::records::{march_log, word};
 
 /// Each buffer, of the card: far more than any cache.
 const BUFFER: u64 = 2 << 30;
@@ -72,12 +72,8 @@ impl Streams {
         let log = march_log(&bench.read(log.all())?);
         for error in &log.errors {
             tally.corrupt(Corruption {
-                offset: Some(error.offset),
-                expected: Some(Bits(error.expected)),
-                got: Some(Bits(error.got)),
-                second_read: Some(Bits(error.second)),
                 sm: u32::try_from(error.sm).ok(),
-                ..bench.corruption(CorruptionClass::Stored)
+                ..bench.wrong_word(CorruptionClass::Stored, error)
             });
         }
         tally.phase.corruption_count += log.count - log.errors.len() as u64;
@@ -109,14 +105,10 @@ impl Streams {
             let of = |seed| f32::from(operand(Format::Fp32, seed, place / ROW, place % ROW));
             let expected = of(seed_b) + 3.0 * of(seed_c);
             if expected.to_le_bytes() != got {
-                let got = got
-                    .iter()
-                    .rev()
-                    .fold(0, |word, &byte| word << 8 | u64::from(byte));
                 tally.corrupt(Corruption {
                     offset: Some(u64::from(place) * 4),
                     expected: Some(Bits(expected.to_bits().into())),
-                    got: Some(Bits(got)),
+                    got: Some(Bits(word(got))),
                     ..bench.corruption(CorruptionClass::Unknown)
                 });
             }
@@ -153,10 +145,7 @@ impl Streams {
         let words = (0..from.bytes / 8).map(|index| pattern.word(index));
         let expected = words.fold(0, u64::wrapping_add).wrapping_mul(PASSES.into());
         let bytes = bench.read(sum.all())?;
-        let got = bytes
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte));
+        let got = word(&bytes);
         tally.phase.verified_bytes += from.bytes * u64::from(PASSES);
         if got != expected {
             (bench.tell)(Progress::Found(

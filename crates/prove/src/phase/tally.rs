@@ -28,8 +28,6 @@ struct OfSm {
 /// What a phase has seen so far.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// Its place in the plan.
-    pub(crate) step: Step,
     /// What the report will say of it.
     pub(crate) phase: Phase,
     unit: Unit,
@@ -48,7 +46,6 @@ impl Tally {
             why: "the run ended before it".to_owned(),
         };
         Self {
-            step,
             phase: Phase::new(step.kind, step.format, outcome),
             unit: match step.kind {
                 PhaseKind::MmaLoop | PhaseKind::Gemm | PhaseKind::Power | PhaseKind::Pulse => Unit::Tflops,
@@ -79,7 +76,6 @@ impl Tally {
         let rates = if is_warm { &mut self.rates } else { &mut self.cold };
         rates.push(rate);
         (bench.tell)(Progress::Rate {
-            step: self.step,
             rate,
             unit: self.unit,
         });
@@ -92,6 +88,33 @@ impl Tally {
     /// The first part of a span of this length, which begins now, is a warm-up.
     pub(crate) fn warm_up(&mut self, now: Duration, span: Duration) {
         self.warm_from = now + span.mul_f64(WARM_UP);
+    }
+
+    /// What is measured before then is a warm-up.
+    pub(crate) fn warm_until(&mut self, time: Duration) {
+        self.warm_from = time;
+    }
+
+    /// SMs have computed tiles, each a tile for each time that it is named.
+    pub(crate) fn tiles(&mut self, sms: impl Iterator<Item = u32>) {
+        // There are a few SMs and many tiles: one look-up for each SM that there can be.
+        let mut few = [0_u64; 256];
+        for sm in sms {
+            match few.get_mut(sm as usize) {
+                Some(count) => *count += 1,
+                None => self.sms.entry(sm).or_default().tiles += 1,
+            }
+        }
+        for (sm, count) in (0..).zip(few).filter(|(_, count)| *count > 0) {
+            self.sms.entry(sm).or_default().tiles += count;
+        }
+    }
+
+    /// Of these SMs a tile each was wrong.
+    pub(crate) fn wrong_tiles(&mut self, sms: impl Iterator<Item = u32>) {
+        for sm in sms {
+            self.sms.entry(sm).or_default().wrong += 1;
+        }
     }
 
     /// An SM has computed a tile.
