@@ -1,16 +1,23 @@
 //! What every phase works on: the device, its time, who watches it and who listens.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pitcrew_core::proof::{Corruption, CorruptionClass, Sample, XidEvent};
+use pitcrew_core::proof::{Bits, Corruption, CorruptionClass, Sample, XidEvent};
 
-use crate::device::{Block, Choices, Device, DeviceError, Fault, Format, HostBlock, Span, Work};
+use crate::device::{
+    Block, Choice, Choices, Device, DeviceError, Fault, Format, HostBlock, Refused, Span, Variant, Work,
+};
 use crate::inject::Inject;
+use crate::kernels;
 use crate::pace::Pace;
 use crate::progress::Progress;
 use crate::telemetry::Watch;
+use crate::verify::records::MarchError;
 
+/// The XID of a GPU that has fallen off the bus.
+const FALLEN_OFF: u32 = 79;
 /// A batch takes about so long: short enough to be cancelled in time, long enough to be timed.
 pub(crate) const BATCH: Duration = Duration::from_millis(120);
 /// Samples that are kept: more than an hour at five a second. Then every second one goes.
@@ -49,7 +56,7 @@ pub(crate) struct Bench<'a> {
     /// Part of the free memory that is marched over.
     pub(crate) memory: f64,
     /// What runs for each format, after the self-test.
-    pub(crate) choices: Vec<(Format, Choices)>,
+    pub(crate) choices: BTreeMap<Format, Choices>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) xids: Vec<XidEvent>,
     /// Rate of the products that run now, in TFLOP/s, for the samples.
@@ -59,6 +66,11 @@ pub(crate) struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// What runs for a format.
+    pub(crate) fn choice(&self, format: Format) -> Option<Choice> {
+        self.choices.get(&format)?.usable.first().copied()
+    }
+
     /// Does work and looks round afterwards. Each list of work should take about [`BATCH`].
     pub(crate) fn run(&mut self, work: &[Work]) -> Result<Vec<Duration>, Stop> {
         let times = self.device.run(work)?;
@@ -94,7 +106,13 @@ impl Bench<'_> {
             (self.tell)(Progress::Sampled(sample));
             self.samples.push(sample);
         }
-        self.xids.extend(self.watch.xids(elapsed));
+        let xids = self.watch.xids(elapsed);
+        let has_fallen = xids.iter().any(|xid| xid.number == FALLEN_OFF);
+        self.xids.extend(xids);
+        let fallen = has_fallen.then(|| "it has fallen off the bus".to_owned());
+        if let Some(reason) = fallen.or_else(|| self.watch.lost()) {
+            return Err(Stop::Device(DeviceError::Lost(reason)));
+        }
         if self.samples.len() > MOST_SAMPLES {
             let mut keeps = false;
             self.samples.retain(|_| {
@@ -118,6 +136,17 @@ impl Bench<'_> {
         Corruption {
             temperature_c: self.samples.last().and_then(|sample| sample.temperature_c),
             ..Corruption::new(class, self.now())
+        }
+    }
+
+    /// What a march has found in a word.
+    pub(crate) fn wrong_word(&self, class: CorruptionClass, error: &MarchError) -> Corruption {
+        Corruption {
+            offset: Some(error.offset),
+            expected: Some(Bits(error.expected)),
+            got: Some(Bits(error.got)),
+            second_read: Some(Bits(error.second)),
+            ..self.corruption(class)
         }
     }
 
@@ -145,6 +174,13 @@ impl Bench<'_> {
         self.device.read(byte, &mut value)?;
         self.device.write(byte, &[value[0] ^ 1 << (bit % 8)])?;
         Ok(())
+    }
+
+    /// Reads a whole span and blanks it: what isn't written again must not look right.
+    pub(crate) fn take(&self, span: Span) -> Result<Vec<u8>, Stop> {
+        let bytes = self.read(span)?;
+        self.device.write(span, &vec![0; bytes.len()])?;
+        Ok(bytes)
     }
 
     /// Reads a whole span.
@@ -206,8 +242,29 @@ impl Drop for Held<'_> {
 
 /// How many of a work that takes `each` make a batch.
 pub(crate) fn batch_of(each: Duration, most: usize) -> usize {
+    fill(BATCH, each, most)
+}
+
+/// How many of a work that takes `each` take so long together.
+pub(crate) fn fill(time: Duration, each: Duration, most: usize) -> usize {
     let each = each.as_nanos().max(1);
-    usize::try_from(BATCH.as_nanos() / each)
+    usize::try_from(time.as_nanos() / each)
         .unwrap_or(usize::MAX)
         .clamp(1, most.max(1))
+}
+
+/// What can run for a format, of all its variants or of one; and why others can't.
+pub(crate) fn choices(device: &dyn Device, format: Format, only: Option<Variant>) -> Choices {
+    let all = kernels::variants(format);
+    let Some(only) = only else {
+        return device.choices(format, all);
+    };
+    let (wanted, others): (Vec<_>, Vec<_>) = all.iter().partition(|&&variant| variant == only);
+    let mut choices = device.choices(format, &wanted);
+    choices.refused.extend(others.into_iter().map(|variant| Refused {
+        variant,
+        reason: format!("only {only} was asked for"),
+        was_wrong: false,
+    }));
+    choices
 }

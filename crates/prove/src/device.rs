@@ -147,8 +147,9 @@ pub trait Device {
     /// Copies from the start of a span, after all work before it.
     fn read(&self, from: Span, data: &mut [u8]) -> Result<(), DeviceError>;
 
-    /// Which variants can run for a format, best first, each after a self-test of one tile, and why others can't.
-    fn choices(&self, format: Format) -> Choices;
+    /// Which of these variants, best first, can run for a format, each after a self-test of a few tiles, and why those
+    /// before it can't. What comes after one that can need not be tried: it is asked for again where that one fails.
+    fn choices(&self, format: Format, among: &[Variant]) -> Choices;
 
     /// CTAs of a loop that fit on one SM at once, for [`Work::MmaLoop`].
     fn loop_ctas_per_sm(&self, variant: Variant, format: Format) -> u32;

@@ -3,6 +3,7 @@
 //! Operands are small integers ([`operands`]), so every product is exact in every format and in every order, and the CPU
 //! knows what must come out. A [`device::Device`] is a GPU through the driver's `libcuda.so.1`, or a stand-in on the CPU.
 
+mod ahead;
 mod bench;
 pub mod cuda;
 pub mod device;

@@ -20,6 +20,11 @@ impl Wall {
     pub fn start() -> Self {
         Self(Instant::now())
     }
+
+    /// Began then: what was done before the run counts as its time, too.
+    pub const fn since(begin: Instant) -> Self {
+        Self(begin)
+    }
 }
 
 impl Pace for Wall {

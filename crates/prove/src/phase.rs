@@ -20,7 +20,10 @@ use tally::Tally;
 
 /// A phase that can be worked on several times over.
 pub(crate) trait Exercise {
-    /// Works for about so long. What was seen until an early end counts.
+    /// Has the CPU begin with what it can compute before the GPU is free for this.
+    fn prepare(&mut self, _bench: &Bench<'_>) {}
+
+    /// Works for about so long, with all that is set up first. What was seen until an early end counts.
     fn work(&mut self, bench: &mut Bench<'_>, time: Duration, tally: &mut Tally) -> Result<(), Stop>;
 }
 
@@ -46,11 +49,7 @@ pub(crate) fn exercise(step: Step, seed: u32, formats: &[Format]) -> Box<dyn Exe
 
 /// What runs for a format, once the self-test has chosen.
 fn choice(bench: &mut Bench<'_>, format: Format, tally: &mut Tally) -> Result<Choice, Stop> {
-    let known = bench.choices.iter().find(|(known, _)| *known == format);
-    let choices = match known {
-        Some((_, choices)) => choices.clone(),
-        None => bench.device.choices(format),
-    };
+    let choices = bench.choices.get(&format).cloned().unwrap_or_default();
     tally.refuse(&choices.refused);
     let Some(choice) = choices.usable.first() else {
         let reasons: Vec<&str> = choices.refused.iter().map(|refused| &*refused.reason).collect();

@@ -20,8 +20,6 @@ pub struct Step {
 pub struct Plan {
     /// What is done in which order and for how long. A step that comes several times is one phase of the report.
     pub schedule: Vec<(Step, Duration)>,
-    /// Time for copies between GPUs, for each pair.
-    pub peers: Duration,
     /// Part of the free memory that is marched over.
     pub memory: f64,
 }
@@ -36,6 +34,19 @@ impl Plan {
             }
         }
         steps
+    }
+
+    /// How long a step of the schedule may take at this time of the run: its part of what is left of the whole. What came
+    /// before it may have taken more or less than it should have.
+    pub fn time_of(&self, index: usize, elapsed: Duration) -> Duration {
+        let left = self.total().saturating_sub(elapsed);
+        let steps = self.schedule.get(index..).unwrap_or_default();
+        let wanted: Duration = steps.iter().map(|(_, time)| *time).sum();
+        let first = steps.first().map_or(Duration::ZERO, |(_, time)| *time);
+        if wanted.is_zero() {
+            return Duration::ZERO;
+        }
+        left.mul_f64(first.as_secs_f64() / wanted.as_secs_f64())
     }
 
     /// How long all of it takes, but for copies between GPUs.
@@ -55,6 +66,14 @@ pub const fn usual(profile: Profile) -> Duration {
         Profile::Prove => 60,
         Profile::Burn => 15 * 60,
         Profile::Soak => 4 * 60 * 60,
+    })
+}
+
+/// Time for copies between GPUs, in all.
+pub const fn peers(profile: Profile) -> Duration {
+    Duration::from_millis(match profile {
+        Profile::Smoke => 400,
+        Profile::Prove | Profile::Burn | Profile::Soak => 4000,
     })
 }
 
@@ -112,10 +131,6 @@ pub fn plan(profile: Profile, seconds: Option<Duration>, can: &dyn Fn(Format) ->
             .into_iter()
             .map(|(step, weight)| (step, total.mul_f64(weight / weights)))
             .collect(),
-        peers: match profile {
-            Profile::Smoke => Duration::from_millis(200),
-            _ => Duration::from_secs(2),
-        },
         memory: if profile == Profile::Smoke { 0.1 } else { 1.0 },
     }
 }
@@ -164,7 +179,6 @@ fn burn(profile: Profile, start: Plan, rest: Duration, main: Option<Format>, loo
     }
     Plan {
         schedule,
-        peers: start.peers,
         memory: start.memory,
     }
 }

@@ -1,8 +1,6 @@
 //! What is told while a run goes on.
 
-use std::time::Duration;
-
-use pitcrew_core::proof::{Outcome, Sample, Unit};
+use pitcrew_core::proof::{Format, Outcome, Sample, Unit};
 
 use crate::profile::Step;
 
@@ -13,17 +11,9 @@ pub enum Progress {
     Began {
         /// Which.
         step: Step,
-        /// How long it shall take.
-        time: Duration,
-        /// Its place in the plan, from 0.
-        index: usize,
-        /// How many there are.
-        of: usize,
     },
     /// Work was done, and how fast.
     Rate {
-        /// Which phase.
-        step: Step,
         /// How fast.
         rate: f64,
         /// What is counted.
@@ -31,6 +21,10 @@ pub enum Progress {
     },
     /// Kernels that run from now on, by name.
     Runs(&'static str),
+    /// Nothing to see, but it goes on: kernels of a format are loaded and tested.
+    Loads(Format),
+    /// Nothing to see, but it goes on: the CPU computes what must come out.
+    Computes,
     /// What was compared so far in the whole run.
     Checked {
         /// Results of arithmetic.
@@ -42,11 +36,6 @@ pub enum Progress {
     Sampled(Sample),
     /// Something is wrong; in one line.
     Found(String),
-    /// A phase has ended, for now.
-    Ended {
-        /// Which.
-        step: Step,
-        /// What became of it.
-        outcome: Outcome,
-    },
+    /// The phase has ended, for now: what became of it.
+    Ended(Outcome),
 }

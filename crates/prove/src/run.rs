@@ -1,14 +1,15 @@
 //! A whole proof of one GPU: the plan, phase by phase, until its end or until it is stopped.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pitcrew_core::proof::{
     Counters, Outcome, Phase, PhaseKind, Profile, Sample, SetupError, SetupErrorCode, Skip, XidEvent,
 };
 
-use crate::bench::{Bench, Stop};
-use crate::device::{Choices, Device, DeviceError, Format, Refused, Variant};
+use crate::bench::{self, Bench, Stop};
+use crate::device::{Choices, Device, DeviceError, Format, Variant};
 use crate::inject::Inject;
 use crate::operands::mix;
 use crate::pace::Pace;
@@ -75,15 +76,19 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
         is_cancelled,
         tell,
     } = place;
-    // A self-test takes a second for each format: only those that the plan asks for.
-    let choices: RefCell<Vec<(Format, Choices)>> = RefCell::default();
+    // Loading and testing kernels takes time: only those that the plan asks for.
+    let choices: RefCell<BTreeMap<Format, Choices>> = RefCell::default();
+    let teller = RefCell::new(&mut *tell);
     let can = |format| {
         let mut choices = choices.borrow_mut();
-        if !choices.iter().any(|(known, _)| *known == format) {
-            choices.push((format, only(device.choices(format), options.variant)));
+        if is_cancelled() {
+            return false;
         }
-        let known = choices.iter().find(|(known, _)| *known == format);
-        known.is_some_and(|(_, choices)| !choices.usable.is_empty())
+        let known = choices.entry(format).or_insert_with(|| {
+            (teller.borrow_mut())(Progress::Loads(format));
+            bench::choices(device, format, options.variant)
+        });
+        !known.usable.is_empty()
     };
     let plan = plan(options.profile, options.time, &can);
     let choices = choices.into_inner();
@@ -109,7 +114,7 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
     let _ = bench.look_round();
     let after = bench.watch.counters();
     let setup_error = match &end {
-        Some(Stop::Device(error)) => Some(explain(error)),
+        Some(Stop::Device(error)) => Some(explain(error, bench.xids.last())),
         _ => None,
     };
     let mut phases: Vec<Phase> = tallies
@@ -128,22 +133,6 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
     }
 }
 
-/// Of the variants only one, where somebody wants that.
-fn only(choices: Choices, wanted: Option<Variant>) -> Choices {
-    let Some(wanted) = wanted else { return choices };
-    let (usable, others): (Vec<_>, Vec<_>) = choices
-        .usable
-        .into_iter()
-        .partition(|choice| choice.variant == wanted);
-    let mut refused = choices.refused;
-    refused.extend(others.into_iter().map(|choice| Refused {
-        variant: choice.variant,
-        reason: format!("only {wanted} was asked for"),
-        was_wrong: false,
-    }));
-    Choices { usable, refused }
-}
-
 /// Goes through the schedule. Returns why it ended early, if it did.
 fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) -> Option<Stop> {
     let steps = plan.steps();
@@ -154,10 +143,12 @@ fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) 
         .zip(&steps)
         .map(|(number, step)| exercise(*step, mix(seed ^ number << 16), &formats))
         .collect();
-    for (index, (step, time)) in plan.schedule.iter().enumerate() {
-        let Some(at) = steps.iter().position(|known| known == step) else {
-            continue;
-        };
+    let place = |step: &Step| steps.iter().position(|known| known == step);
+    for (index, (step, _)) in plan.schedule.iter().enumerate() {
+        if (bench.is_cancelled)() {
+            return Some(Stop::Cancelled);
+        }
+        let Some(at) = place(step) else { continue };
         let others = tallies.iter().enumerate().filter(|(other, _)| *other != at);
         bench.elsewhere = others.fold((0, 0), |(outputs, wrong), (_, tally)| {
             (
@@ -165,32 +156,31 @@ fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) 
                 wrong + tally.phase.corruption_count,
             )
         });
-        let (tally, exercise) = (&mut tallies[at], &mut exercises[at]);
+        let tally = &mut tallies[at];
         // What could not be done once is not tried again and again.
         if matches!(tally.phase.outcome, Outcome::Failed { .. }) || is_given_up(tally) {
             continue;
         }
-        (bench.tell)(Progress::Began {
-            step: *step,
-            time: *time,
-            index,
-            of: plan.schedule.len(),
-        });
+        let time = plan.time_of(index, bench.pace.elapsed());
+        (bench.tell)(Progress::Began { step: *step });
         let start = bench.now();
         let is_first = tally.phase.spans.is_empty();
         if is_first {
             tally.phase.start_s = start;
         }
-        let result = exercise.work(bench, *time, tally);
+        // What comes next needs answers of the CPU, which has nothing else to do now.
+        let next = plan.schedule.get(index + 1).and_then(|(step, _)| place(step));
+        if let Some(next) = next.filter(|&next| next != at) {
+            exercises[next].prepare(bench);
+        }
+        let (tally, exercise) = (&mut tallies[at], &mut exercises[at]);
+        let result = exercise.work(bench, time, tally);
         bench.tflops = None;
         let end = bench.now();
         tally.phase.spans.push((start, end));
         tally.phase.seconds += end - start;
         tally.phase.outcome = outcome(&result, *step);
-        (bench.tell)(Progress::Ended {
-            step: *step,
-            outcome: tally.phase.outcome.clone(),
-        });
+        (bench.tell)(Progress::Ended(tally.phase.outcome.clone()));
         match result {
             Err(Stop::Cancelled) => return Some(Stop::Cancelled),
             Err(Stop::Device(error)) if ends_the_run(&error) => {
@@ -241,7 +231,7 @@ fn outcome(result: &Result<(), Stop>, step: Step) -> Outcome {
 }
 
 /// Why the GPU can't be used any more, and what to do.
-fn explain(error: &DeviceError) -> SetupError {
+fn explain(error: &DeviceError, last: Option<&XidEvent>) -> SetupError {
     let (code, fix) = match error {
         DeviceError::Lost(_) => (
             SetupErrorCode::GpuLost,
@@ -255,22 +245,26 @@ fn explain(error: &DeviceError) -> SetupError {
             SetupErrorCode::OutOfMemory,
             "end what holds its memory: `nvidia-smi` lists the processes",
         ),
+        // These kernels were right on this GPU a moment ago.
         DeviceError::Stopped { .. } => (
-            SetupErrorCode::Other,
+            SetupErrorCode::GpuLost,
             "run it again: if it happens again, reset the GPU and look at `dmesg | grep -i xid`",
         ),
         DeviceError::Unsupported(_) => (SetupErrorCode::Other, ""),
     };
     SetupError {
         code,
-        message: error.to_string(),
+        message: match last {
+            Some(XidEvent { number, .. }) => format!("{error}; the last XID was {number}"),
+            None => error.to_string(),
+        },
         fix: (!fix.is_empty()).then(|| fix.to_owned()),
         cuda_error: None,
     }
 }
 
 /// A format that this GPU or these kernels don't have is told, so that it isn't taken for tested.
-fn add_what_is_not_there(phases: &mut Vec<Phase>, profile: Profile, choices: &[(Format, Choices)]) {
+fn add_what_is_not_there(phases: &mut Vec<Phase>, profile: Profile, choices: &BTreeMap<Format, Choices>) {
     // What was wrong there is never taken for something that this GPU lacks.
     for (format, choices) in choices {
         for refused in choices.refused.iter().filter(|refused| refused.was_wrong) {

@@ -390,7 +390,7 @@ impl Device for StandIn {
         Ok(())
     }
 
-    fn choices(&self, format: Format) -> Choices {
+    fn choices(&self, format: Format, among: &[Variant]) -> Choices {
         let cc = self.description.facts.compute_capability;
         let refuse = |variant, reason: &str| Refused {
             variant,
@@ -431,6 +431,7 @@ impl Device for StandIn {
         if format != Format::Fp8 {
             usable.push(choice(Variant::Simt));
         }
+        usable.retain(|choice| among.contains(&choice.variant));
         Choices {
             usable,
             refused: Vec::new(),

@@ -15,6 +15,11 @@ pub trait Watch {
 
     /// XIDs since the last call.
     fn xids(&mut self, elapsed: Duration) -> Vec<XidEvent>;
+
+    /// Why the GPU can't be asked any more, where the driver says that it is gone.
+    fn lost(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// Nobody watches: a driver without its management library.

@@ -494,7 +494,7 @@ fn a_gpu_that_hangs_or_is_stopped_ends_the_run_too() {
         (Ailment::HangsAfter(Duration::from_secs(2)), SetupErrorCode::Hang),
         (
             Ailment::StoppedAfter(Duration::from_secs(2)),
-            SetupErrorCode::Other,
+            SetupErrorCode::GpuLost,
         ),
     ] {
         let proof = Proof::of(&h100(&[ailment], 1), &options(Profile::Smoke));

@@ -7,6 +7,7 @@ mod imaginary;
 #[path = "prove/no_simulator.rs"]
 mod imaginary;
 mod place;
+mod prepared;
 mod proving;
 mod rack;
 mod real;

@@ -1,11 +1,12 @@
 //! A GPU as a [`Device`].
 #![expect(unsafe_code, reason = "the driver's functions are called here")]
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,9 @@ use crate::device::{
 };
 use crate::kernels;
 
-/// How long one piece of work may take before the GPU counts as hung.
-const HANG: Duration = Duration::from_secs(10);
+/// How long one piece of work may take before the GPU counts as hung: none is made to take as much as a second, and
+/// whoever waits for a proof shall hear of a GPU that hangs within ten.
+const HANG: Duration = Duration::from_secs(7);
 
 /// One GPU, or MIG instance, with a context of its own on it.
 #[derive(Debug)]
@@ -36,14 +38,15 @@ pub struct Gpu {
     /// Words of device memory for tickets.
     pub(super) ticket: u64,
     pub(super) modules: RefCell<BTreeMap<&'static str, Result<Loaded, String>>>,
-    choices: RefCell<BTreeMap<Format, Choices>>,
     blocks: RefCell<BTreeMap<u64, u64>>,
     host_blocks: RefCell<BTreeMap<u64, u64>>,
     peers: RefCell<Vec<(CuDevice, Raw)>>,
-    /// A context that was broken by a fault or hangs: to give anything back to it would hang or fail too.
-    broken: Cell<bool>,
+    /// Why the context is broken or hangs, where it is: to give anything back to it would hang or fail too.
+    broken: RefCell<Option<DeviceError>>,
     patience: Duration,
     pub(super) ptx_alone: bool,
+    /// How many GPUs of this process the driver compiles for now.
+    pub(super) compiling: Arc<AtomicUsize>,
 }
 
 impl Gpu {
@@ -73,13 +76,13 @@ impl Gpu {
             shared,
             ticket: 0,
             modules: RefCell::default(),
-            choices: RefCell::default(),
             blocks: RefCell::default(),
             host_blocks: RefCell::default(),
             peers: RefCell::default(),
-            broken: Cell::new(false),
+            broken: RefCell::default(),
             patience: HANG,
             ptx_alone: false,
+            compiling: Arc::default(),
         };
         // SAFETY: the context was just retained; streams and memory are the context's.
         unsafe {
@@ -103,7 +106,7 @@ impl Gpu {
         facts(library, device)
     }
 
-    /// Sets how long one piece of work may take before it counts as hung; ten seconds otherwise.
+    /// Sets how long one piece of work may take before it counts as hung; seven seconds otherwise.
     pub const fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
     }
@@ -114,12 +117,15 @@ impl Gpu {
         self.ptx_alone = ptx_alone;
     }
 
+    /// Counts itself there while the driver compiles kernels: that takes the CPU seconds, in which nothing else is heard.
+    pub fn set_compiling(&mut self, compiling: Arc<AtomicUsize>) {
+        self.compiling = compiling;
+    }
+
     /// Makes the context the calling thread's.
     pub(super) fn enter(&self) -> Result<(), DeviceError> {
-        if self.broken.get() {
-            return Err(DeviceError::Lost(
-                "work before it had stopped the GPU's context; start again".to_owned(),
-            ));
+        if let Some(why) = &*self.broken.borrow() {
+            return Err(why.clone());
         }
         // SAFETY: the context is retained as long as this is there.
         let code = unsafe { (self.library.functions.ctx_set_current)(self.context) };
@@ -137,17 +143,18 @@ impl Gpu {
                 wanted: 0,
                 of: "the GPU",
             },
-            3 | 4 | 46 | 101 | 201 | 709 | 999 => {
-                self.broken.set(true);
-                DeviceError::Lost(reason)
-            }
+            3 | 4 | 46 | 101 | 201 | 709 | 999 => self.broken_by(DeviceError::Lost(reason)),
             214 | 220 | 226 | 700..=702 | 710 | 714..=719 => {
-                self.broken.set(true);
-                DeviceError::Stopped { work, reason }
+                self.broken_by(DeviceError::Stopped { work, reason })
             }
             801 => DeviceError::Unsupported(format!("the driver doesn't support `{work}` here: {reason}")),
             _ => DeviceError::Stopped { work, reason },
         })
+    }
+
+    /// Nothing more can be had of the context after this, which every later call gives as its reason.
+    fn broken_by(&self, error: DeviceError) -> DeviceError {
+        self.broken.borrow_mut().get_or_insert(error).clone()
     }
 
     /// Waits for events one after the other; each that comes is progress.
@@ -163,11 +170,10 @@ impl Gpu {
                     code => return self.check(work, code),
                 }
                 if since.elapsed() > self.patience {
-                    self.broken.set(true);
-                    return Err(DeviceError::Hang {
+                    return Err(self.broken_by(DeviceError::Hang {
                         work,
                         seconds: self.patience.as_secs(),
-                    });
+                    }));
                 }
                 thread::sleep(Duration::from_micros(50));
             }
@@ -200,7 +206,7 @@ impl Gpu {
     }
 
     pub(super) fn forget_event(&self, event: Raw) {
-        if !self.broken.get() {
+        if self.broken.borrow().is_none() {
             // SAFETY: the event is this context's, and not used any more.
             unsafe { (self.library.functions.event_destroy)(event) };
         }
@@ -237,17 +243,6 @@ impl Gpu {
         found
             .map(|(_, context)| (self.context, context))
             .ok_or_else(|| DeviceError::Unsupported("that GPU was not reached before".to_owned()))
-    }
-
-    fn choose(&self, format: Format) -> Choices {
-        let mut choices = Choices::default();
-        for &variant in kernels::variants(format) {
-            match self.choice(variant, format) {
-                Ok(choice) => choices.usable.push(choice),
-                Err(refused) => choices.refused.push(refused),
-            }
-        }
-        choices
     }
 
     /// A variant that is loaded and gave the right answers, or why not.
@@ -486,12 +481,17 @@ impl Device for Gpu {
         self.settle("read")
     }
 
-    fn choices(&self, format: Format) -> Choices {
-        if let Some(choices) = self.choices.borrow().get(&format) {
-            return choices.clone();
+    fn choices(&self, format: Format, among: &[Variant]) -> Choices {
+        let mut choices = Choices::default();
+        for &variant in among {
+            match self.choice(variant, format) {
+                Ok(choice) => {
+                    choices.usable.push(choice);
+                    break;
+                }
+                Err(refused) => choices.refused.push(refused),
+            }
         }
-        let choices = self.choose(format);
-        self.choices.borrow_mut().insert(format, choices.clone());
         choices
     }
 
@@ -567,7 +567,7 @@ impl Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
-        if self.broken.get() {
+        if self.broken.get_mut().is_some() {
             return;
         }
         let functions = &self.library.functions;

@@ -3,6 +3,7 @@
 
 use std::ffi::{CString, c_int, c_void};
 use std::ptr;
+use std::sync::atomic::Ordering;
 
 use super::gpu::Gpu;
 use super::library::Raw;
@@ -58,7 +59,15 @@ impl Gpu {
             // PTX ends with a zero; a cubin knows its own length.
             let mut data = kernels::unpack(&image.name).map_err(|error| error.to_string())?;
             data.push(0);
-            match self.load_image(&data) {
+            let is_compiled = image.source == CodeSource::Ptx;
+            if is_compiled {
+                self.compiling.fetch_add(1, Ordering::Relaxed);
+            }
+            let loaded = self.load_image(&data);
+            if is_compiled {
+                self.compiling.fetch_sub(1, Ordering::Relaxed);
+            }
+            match loaded {
                 Ok(raw) => {
                     return Ok(Loaded {
                         raw,

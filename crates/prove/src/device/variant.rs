@@ -124,7 +124,7 @@ pub struct Refused {
 /// Variants for one format.
 #[derive(Debug, Clone, Default)]
 pub struct Choices {
-    /// What can run, best first. Empty where the device can't do the format at all.
+    /// What can run, best first. Empty where the device can do the format by none of those that were asked for.
     pub usable: Vec<Choice>,
     /// What can't.
     pub refused: Vec<Refused>,

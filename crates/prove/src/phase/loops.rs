@@ -7,8 +7,9 @@ use pitcrew_core::proof::{Corruption, CorruptionClass};
 
 use super::tally::Tally;
 use super::{Exercise, choice};
+use crate::ahead::Expected;
 use crate::bench::{Bench, Held, Stop, batch_of};
-use crate::device::{Choice, Format, LOOP_RECORD_BYTES, Work};
+use crate::device::{Choice, Format, LOOP_RECORD_BYTES, Variant, Work};
 use crate::operands::mix;
 use crate::progress::Progress;
 use crate::verify::golden::loop_hashes;
@@ -17,15 +18,14 @@ use crate::verify::records::{LoopRecord, loop_records};
 
 /// Launches whose records are held at once.
 const SLOTS: usize = 32;
-/// The first part of a phase, in which clocks settle, is verified and not measured.
-pub(crate) const WARM_UP: f64 = 0.15;
 
 #[derive(Debug)]
 pub(crate) struct Loops {
     format: Format,
     /// Two sets of operands, in turn.
     seeds: [u32; 2],
-    golden: [Option<Vec<u64>>; 2],
+    /// Hashes of each set.
+    golden: [Expected<(Variant, u32), Vec<u64>>; 2],
     launch: u64,
     /// SMs that were told of.
     told: BTreeSet<u32>,
@@ -36,7 +36,7 @@ impl Loops {
         Self {
             format,
             seeds: [mix(seed), mix(seed ^ 1)],
-            golden: [None, None],
+            golden: [Expected::nothing(), Expected::nothing()],
             launch: 0,
             told: BTreeSet::new(),
         }
@@ -44,7 +44,15 @@ impl Loops {
 }
 
 impl Exercise for Loops {
+    fn prepare(&mut self, bench: &Bench<'_>) {
+        if let Some(choice) = bench.choice(self.format) {
+            self.ask(&choice, bench.device.scale().rounds);
+        }
+    }
+
     fn work(&mut self, bench: &mut Bench<'_>, time: Duration, tally: &mut Tally) -> Result<(), Stop> {
+        let start = bench.pace.elapsed();
+        tally.warm_up(start, time);
         let choice = choice(bench, self.format, tally)?;
         let facts = bench.device.facts().clone();
         let scale = bench.device.scale();
@@ -53,18 +61,14 @@ impl Exercise for Loops {
         let held = Held::on(bench.device);
         let of_launch = LOOP_RECORD_BYTES * u64::from(ctas);
         let records = held.zeros(of_launch * SLOTS as u64)?;
-        for (seed, golden) in self.seeds.iter().zip(&mut self.golden) {
-            if golden.is_none() {
-                *golden = Some(loop_hashes(self.format, &choice.loop_shape, *seed, scale.rounds));
-            }
+        self.ask(&choice, scale.rounds);
+        for golden in &mut self.golden {
+            golden.wait(bench)?;
         }
-        let start = bench.pace.elapsed();
-        let warm = start + time.mul_f64(WARM_UP);
         let operations =
             choice.loop_shape.operations() * u64::from(scale.rounds) * u64::from(ctas) * scale.operations;
         let mut launches = 1;
-        let mut is_warm = false;
-        while bench.pace.elapsed() < start + time {
+        loop {
             let turn = usize::from(self.launch % 2 == 1);
             let work: Vec<Work> = (0..launches as u64)
                 .map(|slot| Work::MmaLoop {
@@ -78,28 +82,32 @@ impl Exercise for Loops {
                 })
                 .collect();
             let times = bench.run(&work)?;
-            if !is_warm && bench.pace.elapsed() > warm {
-                is_warm = true;
-                tally.forget_rates();
-            }
             let sum: Duration = times.iter().sum();
             tally.rate(bench, operations * times.len() as u64, sum);
-            let bytes = bench.read(records.part(0, of_launch * launches as u64))?;
-            // What isn't written again must not look right.
-            let blank = vec![0; bytes.len()];
-            bench.device.write(records.part(0, bytes.len() as u64), &blank)?;
-            let read = loop_records(&bytes);
+            let read = loop_records(&bench.take(records.part(0, of_launch * launches as u64))?);
             for of_launch in read.chunks(ctas as usize) {
                 self.check(bench, of_launch, turn, &choice, facts.sms, tally);
             }
             launches = batch_of(sum / u32::try_from(times.len()).unwrap_or(1).max(1), SLOTS);
             self.launch += 1;
+            if bench.pace.elapsed() >= start + time {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 
 impl Loops {
+    /// Has the CPU compute the hashes.
+    fn ask(&mut self, choice: &Choice, rounds: u32) {
+        let (format, shape) = (self.format, choice.loop_shape);
+        for (&seed, golden) in self.seeds.iter().zip(&mut self.golden) {
+            golden.ask((choice.variant, rounds), move || {
+                loop_hashes(format, &shape, seed, rounds)
+            });
+        }
+    }
+
     fn check(
         &mut self,
         bench: &mut Bench<'_>,
@@ -109,7 +117,7 @@ impl Loops {
         sms: u32,
         tally: &mut Tally,
     ) {
-        let golden = self.golden[turn].as_deref().unwrap_or_default();
+        let golden = self.golden[turn].answer().map(Vec::as_slice).unwrap_or_default();
         let vote = vote(records, golden, sms);
         let outputs = u64::from(choice.loop_shape.rows) * u64::from(choice.loop_shape.columns);
         for (cta, record) in records.iter().enumerate() {

@@ -5,13 +5,12 @@ use std::time::Duration;
 use pitcrew_core::proof::{Bits, Corruption, CorruptionClass, PhaseKind};
 
 use super::Exercise;
-use super::loops::WARM_UP;
 use super::tally::Tally;
 use crate::bench::{Bench, Held, Stop, batch_of};
 use crate::device::{Format, MARCH_LOG_BYTES, Pattern, Span, Work};
 use crate::operands::operand;
 use crate::progress::Progress;
-use crate::verify::records::march_log;
+use crate::verify::records::{march_log, word};
 
 /// Each buffer, of the card: far more than any cache.
 const BUFFER: u64 = 2 << 30;
@@ -39,22 +38,19 @@ impl Streams {
         tally: &mut Tally,
         work: Work,
         bytes: u64,
-    ) -> Result<u64, Stop> {
+    ) -> Result<(), Stop> {
         let start = bench.pace.elapsed();
-        let warm = start + time.mul_f64(WARM_UP);
-        let (mut count, mut done, mut is_warm) = (1, 0, false);
-        while bench.pace.elapsed() < start + time {
+        tally.warm_up(start, time);
+        let mut count = 1;
+        loop {
             let times = bench.run(&vec![work; count])?;
-            if !is_warm && bench.pace.elapsed() > warm {
-                is_warm = true;
-                tally.forget_rates();
-            }
             let sum: Duration = times.iter().sum();
-            done += count as u64;
             tally.rate(bench, bytes * bench.device.scale().bytes * count as u64, sum);
             count = batch_of(sum / u32::try_from(count).unwrap_or(1), 4096);
+            if bench.pace.elapsed() >= start + time {
+                return Ok(());
+            }
         }
-        Ok(done)
     }
 
     fn copy(&self, bench: &mut Bench<'_>, time: Duration, tally: &mut Tally) -> Result<(), Stop> {
@@ -76,12 +72,8 @@ impl Streams {
         let log = march_log(&bench.read(log.all())?);
         for error in &log.errors {
             tally.corrupt(Corruption {
-                offset: Some(error.offset),
-                expected: Some(Bits(error.expected)),
-                got: Some(Bits(error.got)),
-                second_read: Some(Bits(error.second)),
                 sm: u32::try_from(error.sm).ok(),
-                ..bench.corruption(CorruptionClass::Stored)
+                ..bench.wrong_word(CorruptionClass::Stored, error)
             });
         }
         tally.phase.corruption_count += log.count - log.errors.len() as u64;
@@ -113,14 +105,10 @@ impl Streams {
             let of = |seed| f32::from(operand(Format::Fp32, seed, place / ROW, place % ROW));
             let expected = of(seed_b) + 3.0 * of(seed_c);
             if expected.to_le_bytes() != got {
-                let got = got
-                    .iter()
-                    .rev()
-                    .fold(0, |word, &byte| word << 8 | u64::from(byte));
                 tally.corrupt(Corruption {
                     offset: Some(u64::from(place) * 4),
                     expected: Some(Bits(expected.to_bits().into())),
-                    got: Some(Bits(got)),
+                    got: Some(Bits(word(got))),
                     ..bench.corruption(CorruptionClass::Unknown)
                 });
             }
@@ -157,10 +145,7 @@ impl Streams {
         let words = (0..from.bytes / 8).map(|index| pattern.word(index));
         let expected = words.fold(0, u64::wrapping_add).wrapping_mul(PASSES.into());
         let bytes = bench.read(sum.all())?;
-        let got = bytes
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte));
+        let got = word(&bytes);
         tally.phase.verified_bytes += from.bytes * u64::from(PASSES);
         if got != expected {
             (bench.tell)(Progress::Found(

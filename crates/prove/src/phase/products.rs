@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use pitcrew_core::proof::{Bits, Corruption, CorruptionClass};
+use pitcrew_core::proof::{Bits, Corruption, CorruptionClass, Sample};
 
-use super::loops::WARM_UP;
 use super::tally::Tally;
 use super::{Exercise, choice};
-use crate::bench::{Bench, Held, Stop, batch_of};
+use crate::ahead::Expected;
+use crate::bench::{BATCH, Bench, Held, Stop, fill};
 use crate::device::{
     Block, Choice, DeviceError, Format, GEMM_RECORD_BYTES, Gemm, Output, RECOMPUTE_LOG_BYTES, Span, Work,
 };
@@ -20,13 +20,19 @@ use crate::verify::records::{GemmRecord, gemm_records, recompute_log};
 use crate::verify::tiles::{Mismatch, SecondLook, Suspect, cause, mismatches, suspect};
 
 /// GEMMs whose records are held at once.
-const SLOTS: usize = 64;
+const SLOTS: usize = 256;
+/// In the power phase a batch takes so long: the pauses between batches, in which the CPU compares, cost power.
+const LONG_BATCH: Duration = Duration::from_millis(300);
+/// How long each program is tried in the power phase before the one that draws more goes on.
+const TRIAL: Duration = Duration::from_millis(1500);
 /// Wrong tiles that get a second look.
 const MOST_LOOKS: usize = 16;
 /// How far the order of tiles moves from one GEMM to the next; a prime, so that every SM meets every tile.
 const STEP: u32 = 7919;
 /// Each buffer of the memory traffic beside products.
 const STREAM: u64 = 512 << 20;
+/// Triads that are queued at once.
+const MOST_TRIADS: usize = 4096;
 /// Full load and none, each for so long: once a second.
 const PULSE: Duration = Duration::from_millis(500);
 
@@ -35,7 +41,7 @@ const PULSE: Duration = Duration::from_millis(500);
 pub(crate) enum Mode {
     /// One after the other.
     Steady,
-    /// Beside memory traffic.
+    /// As much power as can be had: alone or beside memory traffic, whichever draws more.
     Power,
     /// In bursts.
     Pulse,
@@ -46,7 +52,8 @@ pub(crate) struct Products {
     format: Format,
     mode: Mode,
     seed: u32,
-    golden: Option<(GemmShape, Vec<u32>)>,
+    /// The checksums of the tiles.
+    golden: Expected<GemmShape, Vec<u32>>,
     iteration: u64,
     /// What second looks have found.
     looked: Vec<(Mismatch, CorruptionClass, Option<WrongOperand>, bool)>,
@@ -68,7 +75,7 @@ impl Products {
             format,
             mode,
             seed,
-            golden: None,
+            golden: Expected::nothing(),
             iteration: 0,
             looked: Vec::new(),
             all: Vec::new(),
@@ -108,9 +115,7 @@ impl Products {
 
     fn set_up(&mut self, bench: &mut Bench<'_>, held: &Held<'_>, choice: &Choice) -> Result<Set, Stop> {
         let shape = self.shape(bench, choice)?;
-        if self.golden.as_ref().is_none_or(|(known, _)| *known != shape) {
-            self.golden = Some((shape, shape.checksums()));
-        }
+        self.golden.ask(shape, move || shape.checksums());
         let [a, b, c] = bytes(&shape);
         let (down, across) = shape.grid();
         let of_gemm = u64::from(down) * u64::from(across) * GEMM_RECORD_BYTES;
@@ -130,7 +135,7 @@ impl Products {
             fault: bench.fault(),
         };
         let records = held.zeros(of_gemm * SLOTS as u64)?;
-        let fill = |to: Span, rows, seed| Work::Operands {
+        let operands = |to: Span, rows, seed| Work::Operands {
             to,
             format: self.format,
             rows,
@@ -138,8 +143,8 @@ impl Products {
             seed,
         };
         bench.run(&[
-            fill(gemm.a, shape.m, shape.seed_a),
-            fill(gemm.b, shape.n, shape.seed_b),
+            operands(gemm.a, shape.m, shape.seed_a),
+            operands(gemm.b, shape.n, shape.seed_b),
         ])?;
         for inject in bench.inject {
             if let Inject::Operand { of_b, row, k, bit } = *inject {
@@ -149,6 +154,7 @@ impl Products {
                 bench.flip(span, place + u64::from(bit / 8), bit)?;
             }
         }
+        self.golden.wait(bench)?;
         Ok(Set {
             gemm,
             log: held.zeros(RECOMPUTE_LOG_BYTES)?,
@@ -170,24 +176,15 @@ impl Products {
         }
     }
 
-    /// Records of the first slots, which are blank afterwards: what isn't written again must not look right.
-    fn take_records(bench: &Bench<'_>, set: &Set, slots: usize) -> Result<Vec<Vec<GemmRecord>>, Stop> {
+    /// Records of the first slots, one GEMM after the other.
+    fn take_records(bench: &Bench<'_>, set: &Set, slots: usize) -> Result<Vec<GemmRecord>, Stop> {
         let span = set.records.part(0, set.of_gemm * slots as u64);
-        let bytes = bench.read(span)?;
-        bench.device.write(span, &vec![0; bytes.len()])?;
-        let records = gemm_records(&bytes);
-        let of_gemm = usize::try_from(set.of_gemm / GEMM_RECORD_BYTES)
-            .unwrap_or(1)
-            .max(1);
-        Ok(records.chunks(of_gemm).map(<[GemmRecord]>::to_vec).collect())
+        Ok(gemm_records(&bench.take(span)?))
     }
 
     /// The checksums that must come out.
     fn golden(&self) -> &[u32] {
-        self.golden
-            .as_ref()
-            .map(|(_, golden)| &**golden)
-            .unwrap_or_default()
+        self.golden.answer().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Checks what a batch has written, and looks again at what is wrong.
@@ -201,11 +198,11 @@ impl Products {
         let golden = self.golden();
         let of_tile = u64::from(set.shape.tile_rows) * u64::from(set.shape.tile_columns);
         let mut wrong = Vec::new();
-        for (slot, records) in Self::take_records(bench, set, slots)?.into_iter().enumerate() {
-            let found = mismatches(&records, golden, self.iteration + slot as u64);
-            for (tile, record) in (0..).zip(&records) {
-                tally.tile(record.sm, found.iter().any(|mismatch| mismatch.tile == tile));
-            }
+        let records = Self::take_records(bench, set, slots)?;
+        for (slot, records) in records.chunks(golden.len().max(1)).enumerate() {
+            let found = mismatches(records, golden, self.iteration + slot as u64);
+            tally.tiles(records.iter().map(|record| record.sm));
+            tally.wrong_tiles(found.iter().map(|mismatch| mismatch.sm));
             tally.phase.verified_outputs += of_tile * (golden.len() - found.len()) as u64;
             wrong.extend(found.into_iter().map(|mismatch| (mismatch, slot)));
         }
@@ -452,7 +449,7 @@ impl Products {
         let buffer = || -> Result<Span, DeviceError> { Ok(held.block(bytes.max(16))?.all()) };
         let (a, b, c) = (buffer()?, buffer()?, buffer()?);
         let rows = u32::try_from(b.bytes / 16).unwrap_or(u32::MAX);
-        let fill = |to, seed| Work::Operands {
+        let operands = |to, seed| Work::Operands {
             to,
             format: Format::Fp32,
             rows,
@@ -460,20 +457,41 @@ impl Products {
             seed,
         };
         let triad = Work::Triad { a, b, c };
-        bench.run(&[fill(b, 1), fill(c, 2)])?;
+        bench.run(&[operands(b, 1), operands(c, 2)])?;
         let times = bench.run(&[triad, triad])?;
         Ok((triad, times.last().copied().unwrap_or_default()))
     }
 }
 
 impl Exercise for Products {
+    fn prepare(&mut self, bench: &Bench<'_>) {
+        if let Some(choice) = bench.choice(self.format)
+            && let Ok(shape) = self.shape(bench, &choice)
+        {
+            self.golden.ask(shape, move || shape.checksums());
+        }
+    }
+
     fn work(&mut self, bench: &mut Bench<'_>, time: Duration, tally: &mut Tally) -> Result<(), Stop> {
+        let start = bench.pace.elapsed();
+        tally.warm_up(start, time);
         let choice = choice(bench, self.format, tally)?;
         let held = Held::on(bench.device);
         let set = self.set_up(bench, &held, &choice)?;
-        let stream = match self.mode {
-            Mode::Power => Some(Self::stream(bench, &held)?),
+        let mut contest = match self.mode {
+            Mode::Power => {
+                let (triad, of_triad) = Self::stream(bench, &held)?;
+                let begin = bench.pace.elapsed();
+                let contest = Contest::new(triad, of_triad, begin, TRIAL.min(time / 5));
+                // What is measured is the program that has won.
+                tally.warm_until(contest.end());
+                Some(contest)
+            }
             Mode::Steady | Mode::Pulse => None,
+        };
+        let batch = match self.mode {
+            Mode::Power => LONG_BATCH,
+            Mode::Steady | Mode::Pulse => BATCH,
         };
         tally.phase.n = Some(set.shape.m.into());
         let operations = 2
@@ -481,32 +499,32 @@ impl Exercise for Products {
             * u64::from(set.shape.n)
             * u64::from(set.shape.k)
             * bench.device.scale().operations;
-        let start = bench.pace.elapsed();
         let sweep = time.mul_f64(0.1);
-        let warm = start + time.mul_f64(WARM_UP);
         let end = start + time.saturating_sub(sweep);
         let mut count = 1;
-        let mut is_warm = false;
         let mut burst = start;
-        while bench.pace.elapsed() < end {
+        loop {
             let work: Vec<Work> = (0..count).map(|slot| Work::Gemm(self.gemm(&set, slot))).collect();
-            let times = match stream {
+            let now = bench.pace.elapsed();
+            let beside = contest
+                .as_mut()
+                .filter(|contest| contest.is_beside(now, &bench.samples));
+            let times = match beside {
                 None => bench.run(&work)?,
-                Some((triad, of_triad)) => {
-                    let beside = batch_of(of_triad, 4096);
-                    let [times, _] = bench.run_beside(&work, &vec![triad; beside])?;
+                Some(contest) => {
+                    let [times, beside] = bench.run_beside(&work, &contest.work())?;
+                    contest.balance(&times, &beside);
                     times
                 }
             };
-            if !is_warm && bench.pace.elapsed() > warm {
-                is_warm = true;
-                tally.forget_rates();
-            }
             let sum: Duration = times.iter().sum();
             tally.rate(bench, operations * times.len() as u64, sum);
             self.check(bench, &set, count, tally)?;
             self.iteration += count as u64;
-            count = batch_of(sum / u32::try_from(count).unwrap_or(1), SLOTS);
+            count = fill(batch, sum / u32::try_from(count).unwrap_or(1), SLOTS);
+            if bench.pace.elapsed() >= end {
+                break;
+            }
             if self.mode == Mode::Pulse && bench.pace.elapsed() >= burst + PULSE {
                 bench.tflops = None;
                 bench.rest(PULSE)?;
@@ -526,6 +544,66 @@ impl Exercise for Products {
             )));
         }
         Ok(())
+    }
+}
+
+/// Which of two programs draws more: products alone, or beside memory traffic. Some cards reach their limit by the one,
+/// some by the other.
+#[derive(Debug)]
+struct Contest {
+    triad: Work,
+    /// Triads beside one batch of products.
+    count: usize,
+    begin: Duration,
+    each: Duration,
+}
+
+impl Contest {
+    fn new(triad: Work, of_triad: Duration, begin: Duration, each: Duration) -> Self {
+        Self {
+            triad,
+            count: fill(LONG_BATCH, of_triad * 2, MOST_TRIADS),
+            begin,
+            each,
+        }
+    }
+
+    /// When it is decided.
+    fn end(&self) -> Duration {
+        self.begin + self.each * 2
+    }
+
+    /// True where memory traffic runs beside the products: on trial, or as it draws more.
+    fn is_beside(&self, now: Duration, samples: &[Sample]) -> bool {
+        let middle = self.begin + self.each;
+        if now < middle {
+            return false;
+        }
+        if now < self.end() {
+            return true;
+        }
+        // The first third of each is left out, as readings come late.
+        let draw = |from: Duration| {
+            let span = (from + self.each / 3).as_secs_f64()..=(from + self.each).as_secs_f64();
+            let powers = samples
+                .iter()
+                .filter(|sample| span.contains(&sample.at_s))
+                .filter_map(|sample| sample.power_w);
+            let (sum, count) = powers.fold((0.0, 0.0), |(sum, count), power| (sum + power, count + 1.0));
+            (count > 0.0).then_some(sum / count)
+        };
+        draw(middle) > draw(self.begin)
+    }
+
+    fn work(&self) -> Vec<Work> {
+        vec![self.triad; self.count]
+    }
+
+    /// Has both lists end at the same time, so that neither is alone at the end.
+    fn balance(&mut self, products: &[Duration], triads: &[Duration]) {
+        let [products, triads] = [products, triads].map(|times| times.iter().sum::<Duration>());
+        let each = triads / u32::try_from(self.count).unwrap_or(1).max(1);
+        self.count = fill(products, each, MOST_TRIADS);
     }
 }
 

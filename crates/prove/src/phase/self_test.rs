@@ -11,9 +11,12 @@ use super::Exercise;
 use super::tally::Tally;
 use crate::bench::{Bench, Held, Stop};
 use crate::device::{
-    Choice, Choices, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Output, Refused, Work,
+    Choice, Choices, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Output, Refused, Variant,
+    Work,
 };
+use crate::kernels;
 use crate::operands::mix;
+use crate::progress::Progress;
 use crate::verify::golden::{GemmShape, loop_hashes};
 use crate::verify::loops::vote;
 use crate::verify::records::{gemm_records, loop_records};
@@ -142,35 +145,44 @@ impl SelfTest {
     }
 }
 
+/// What can run of those variants that were not tried yet.
+fn untried(bench: &Bench<'_>, format: Format, refused: &[Refused]) -> Choices {
+    let is_known = |variant: Variant| refused.iter().any(|refused| refused.variant == variant);
+    let left: Vec<Variant> = kernels::variants(format)
+        .iter()
+        .copied()
+        .filter(|&variant| !is_known(variant))
+        .collect();
+    bench.device.choices(format, &left)
+}
+
 impl Exercise for SelfTest {
     fn work(&mut self, bench: &mut Bench<'_>, _time: Duration, tally: &mut Tally) -> Result<(), Stop> {
         let mut refused_at_all = Vec::new();
         for &format in &self.formats {
-            let known = bench.choices.iter().position(|(known, _)| *known == format);
-            let mut choices = match known {
-                Some(at) => bench.choices[at].1.clone(),
-                None => bench.device.choices(format),
-            };
-            let mut usable = Vec::new();
-            for choice in std::mem::take(&mut choices.usable) {
-                // What comes behind the one that is taken is tried when its turn comes.
-                if !usable.is_empty() {
-                    usable.push(choice);
-                    continue;
-                }
+            let mut left = bench.choices.remove(&format).unwrap_or_default();
+            let (mut usable, mut refused) = (Vec::new(), std::mem::take(&mut left.refused));
+            while !left.usable.is_empty() {
+                let choice = left.usable.remove(0);
+                (bench.tell)(Progress::Loads(format));
                 match self.try_out(bench, format, &choice, tally)? {
-                    Answer::Fit => usable.push(choice),
-                    Answer::Unfit(what) => choices.refused.push(Refused {
+                    Answer::Fit => {
+                        usable.push(choice);
+                        break;
+                    }
+                    Answer::Unfit(what) => refused.push(Refused {
                         variant: choice.variant,
                         reason: format!("self-test: {what}"),
                         was_wrong: true,
                     }),
                 }
+                if left.usable.is_empty() {
+                    left = untried(bench, format, &refused);
+                    refused.append(&mut left.refused);
+                }
             }
-            refused_at_all.extend(choices.refused.iter().cloned());
-            let refused = choices.refused;
-            bench.choices.retain(|(known, _)| *known != format);
-            bench.choices.push((format, Choices { usable, refused }));
+            refused_at_all.extend(refused.iter().cloned());
+            bench.choices.insert(format, Choices { usable, refused });
         }
         tally.refuse(&refused_at_all);
         Ok(())

@@ -12,6 +12,9 @@ use crate::device;
 use crate::profile::Step;
 use crate::progress::Progress;
 
+/// The first part of a phase, in which clocks settle, is verified and not measured.
+const WARM_UP: f64 = 0.15;
+
 /// What one SM did.
 #[derive(Debug, Clone, Copy, Default)]
 struct OfSm {
@@ -25,12 +28,13 @@ struct OfSm {
 /// What a phase has seen so far.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// Its place in the plan.
-    pub(crate) step: Step,
     /// What the report will say of it.
     pub(crate) phase: Phase,
     unit: Unit,
     rates: Vec<f64>,
+    /// Rates of warm-ups: they count only where there are no others.
+    cold: Vec<f64>,
+    warm_from: Duration,
     sms: BTreeMap<u32, OfSm>,
 }
 
@@ -42,13 +46,14 @@ impl Tally {
             why: "the run ended before it".to_owned(),
         };
         Self {
-            step,
             phase: Phase::new(step.kind, step.format, outcome),
             unit: match step.kind {
                 PhaseKind::MmaLoop | PhaseKind::Gemm | PhaseKind::Power | PhaseKind::Pulse => Unit::Tflops,
                 _ => Unit::Gbs,
             },
             rates: Vec::new(),
+            cold: Vec::new(),
+            warm_from: Duration::ZERO,
             sms: BTreeMap::new(),
         }
     }
@@ -67,9 +72,10 @@ impl Tally {
         if self.unit == Unit::Tflops {
             bench.tflops = Some(rate);
         }
-        self.rates.push(rate);
+        let is_warm = bench.pace.elapsed() > self.warm_from;
+        let rates = if is_warm { &mut self.rates } else { &mut self.cold };
+        rates.push(rate);
         (bench.tell)(Progress::Rate {
-            step: self.step,
             rate,
             unit: self.unit,
         });
@@ -79,9 +85,36 @@ impl Tally {
         });
     }
 
-    /// What was measured until now was a warm-up.
-    pub(crate) fn forget_rates(&mut self) {
-        self.rates.clear();
+    /// The first part of a span of this length, which begins now, is a warm-up.
+    pub(crate) fn warm_up(&mut self, now: Duration, span: Duration) {
+        self.warm_from = now + span.mul_f64(WARM_UP);
+    }
+
+    /// What is measured before then is a warm-up.
+    pub(crate) fn warm_until(&mut self, time: Duration) {
+        self.warm_from = time;
+    }
+
+    /// SMs have computed tiles, each a tile for each time that it is named.
+    pub(crate) fn tiles(&mut self, sms: impl Iterator<Item = u32>) {
+        // There are a few SMs and many tiles: one look-up for each SM that there can be.
+        let mut few = [0_u64; 256];
+        for sm in sms {
+            match few.get_mut(sm as usize) {
+                Some(count) => *count += 1,
+                None => self.sms.entry(sm).or_default().tiles += 1,
+            }
+        }
+        for (sm, count) in (0..).zip(few).filter(|(_, count)| *count > 0) {
+            self.sms.entry(sm).or_default().tiles += count;
+        }
+    }
+
+    /// Of these SMs a tile each was wrong.
+    pub(crate) fn wrong_tiles(&mut self, sms: impl Iterator<Item = u32>) {
+        for sm in sms {
+            self.sms.entry(sm).or_default().wrong += 1;
+        }
     }
 
     /// An SM has computed a tile.
@@ -137,7 +170,12 @@ impl Tally {
     /// The phase as it goes into the report.
     pub(crate) fn finish(mut self, samples: &[Sample]) -> Phase {
         self.settle_compute_faults();
-        self.phase.rate = Rate::of(self.unit, self.rates);
+        let rates = if self.rates.is_empty() {
+            self.cold
+        } else {
+            self.rates
+        };
+        self.phase.rate = Rate::of(self.unit, rates);
         let during: Vec<&Sample> = samples
             .iter()
             .filter(|sample| {

@@ -10,7 +10,7 @@ use crate::bench::{Bench, Held, Stop, batch_of};
 use crate::device::{HostBlock, MARCH_LOG_BYTES, Pattern, Span, Work};
 use crate::inject::Inject;
 use crate::progress::Progress;
-use crate::verify::records::march_log;
+use crate::verify::records::{march_log, word};
 
 /// Each buffer, of the card's host: two of them are half of what a run may pin.
 const BUFFER: u64 = 64 << 20;
@@ -86,20 +86,10 @@ impl Set {
             }
         }
         bench.run(&[self.march(self.to, Some(self.pattern), None)])?;
-        let log = march_log(&bench.read(self.log)?);
-        bench.device.write(
-            self.log,
-            &vec![0; usize::try_from(MARCH_LOG_BYTES).unwrap_or_default()],
-        )?;
+        let log = march_log(&bench.take(self.log)?);
         tally.phase.verified_bytes += self.to.bytes * bench.device.scale().bytes;
         for error in &log.errors {
-            tally.corrupt(Corruption {
-                offset: Some(error.offset),
-                expected: Some(Bits(error.expected)),
-                got: Some(Bits(error.got)),
-                second_read: Some(Bits(error.second)),
-                ..bench.corruption(CorruptionClass::Transfer)
-            });
+            tally.corrupt(bench.wrong_word(CorruptionClass::Transfer, error));
         }
         tally.phase.corruption_count += log.count - log.errors.len() as u64;
         if log.count > 0 {
@@ -123,12 +113,6 @@ impl Set {
             }
         }
         tally.phase.verified_bytes += received.len() as u64 * bench.device.scale().bytes;
-        let word = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .rev()
-                .fold(0, |word, &byte| word << 8 | u64::from(byte))
-        };
         let before = tally.phase.corruption_count;
         if received != self.bytes {
             let pairs = self.bytes.chunks_exact(8).zip(received.chunks_exact(8));
@@ -153,6 +137,7 @@ impl Set {
 
 impl Exercise for Transfer {
     fn work(&mut self, bench: &mut Bench<'_>, time: Duration, tally: &mut Tally) -> Result<(), Stop> {
+        let end = bench.pace.elapsed() + time;
         let held = Held::on(bench.device);
         let set = Set::new(bench, &held, self.seed)?;
         let down = Work::ToDevice {
@@ -163,10 +148,9 @@ impl Exercise for Transfer {
             from: set.from,
             to: set.back,
         };
-        let start = bench.pace.elapsed();
         let bytes = set.to.bytes * bench.device.scale().bytes;
         let mut count = 1;
-        while bench.pace.elapsed() < start + time {
+        loop {
             let gated = |work: Work| {
                 let mut all = vec![GATE];
                 all.resize(count + 1, work);
@@ -193,6 +177,9 @@ impl Exercise for Transfer {
                 }
             };
             count = batch_of(took / u32::try_from(count).unwrap_or(1), 1024);
+            if bench.pace.elapsed() >= end {
+                break;
+            }
         }
         if self.kind != PhaseKind::DeviceToHost {
             set.check_device(bench, tally)?;

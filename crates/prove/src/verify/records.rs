@@ -91,12 +91,7 @@ pub struct RecomputeLog {
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
-    bytes.chunks_exact(8).map(|chunk| {
-        chunk
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u64::from(byte))
-    })
+    bytes.chunks_exact(8).map(word)
 }
 
 fn halves(word: u64) -> (u32, u32) {
@@ -124,6 +119,12 @@ pub fn loop_records(bytes: &[u8]) -> Vec<LoopRecord> {
             }
         })
         .collect()
+}
+
+/// The number that up to eight bytes are, little end first.
+pub fn word(bytes: &[u8]) -> u64 {
+    let bytes = bytes.iter().take(8).rev();
+    bytes.fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
 /// All records of a GEMM, in the order of the tiles.

@@ -54,7 +54,7 @@ impl Board {
         let of = self.of.get_mut(index)?;
         let live = &mut of.live;
         match progress {
-            Progress::Began { step, .. } => {
+            Progress::Began { step } => {
                 live.phase = match step.format {
                     Some(format) => format!("{} {format}", step.kind),
                     None => step.kind.to_string(),
@@ -65,7 +65,12 @@ impl Board {
                 of.runs = Some((step.kind, step.format));
                 None
             }
-            Progress::Rate { rate, unit, .. } => {
+            Progress::Loads(format) => {
+                live.phase = format!("kernels for {format}");
+                None
+            }
+            Progress::Computes => None,
+            Progress::Rate { rate, unit } => {
                 live.rate = Some((*rate, *unit));
                 None
             }
@@ -89,7 +94,7 @@ impl Board {
                 None
             }
             Progress::Found(text) => Some(format!("{}: {text}", live.device)),
-            Progress::Ended { outcome, .. } => match outcome {
+            Progress::Ended(outcome) => match outcome {
                 Outcome::Ran | Outcome::Interrupted => None,
                 Outcome::Skipped { why, .. } | Outcome::Failed { why } => {
                     Some(format!("{}: {}: {why}", live.device, live.phase))

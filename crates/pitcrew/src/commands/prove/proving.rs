@@ -6,10 +6,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use pitcrew_cli::{ExitStatus, GlobalArgs, ProveProfile, ProveRunArgs, ProveVariant};
-use pitcrew_core::Inventory;
 use pitcrew_core::proof::{
     self, DeviceEvidence, Driver, Evidence, PeerPath, Profile, Run, SetupError, SetupErrorCode, Thresholds,
-    Timestamp, Tool, Unread,
+    Timestamp, Tool,
 };
 use pitcrew_prove::device::Variant;
 use pitcrew_prove::inject::Inject;
@@ -19,33 +18,24 @@ use pitcrew_prove::run::{Options, Outcomes};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::board::Board;
-use super::imaginary;
 use super::place;
-use super::rack::{Ends, Rack, Target, choose};
-use super::real::Machine;
-use super::watcher::{Seen, Watcher};
+use super::prepared::{Prepared, Start, prepare};
+use super::rack::{Ends, Target};
 use crate::commands::gpus::imaginary as scenarios;
-use crate::driver;
 use crate::error::Error;
 use crate::output::Output;
 
-/// A GPU of which nothing was heard for so long hangs: it is longer than its own patience and all that the CPU does
-/// between two words.
-const SILENCE: Duration = Duration::from_secs(45);
+/// A GPU of which nothing was heard for so long hangs: it is longer than its own patience, and whatever takes the CPU
+/// longer than a moment says so.
+const SILENCE: Duration = Duration::from_secs(9);
+/// But for the driver's compiler, which says nothing.
+const COMPILING: Duration = Duration::from_secs(90);
+/// What the end takes that is left out of the phases: last counters, the report, letting go of the driver.
+const END: Duration = Duration::from_millis(600);
 /// Whoever stops a proof does not wait longer.
 const FAREWELL: Duration = Duration::from_millis(900);
 /// How often the line is drawn.
 const DRAW: Duration = Duration::from_millis(150);
-
-/// What a proof runs on.
-struct Prepared {
-    rack: Arc<dyn Rack>,
-    targets: Vec<Target>,
-    driver: Driver,
-    scenario: Option<String>,
-    /// It watches as long as it is there.
-    _watcher: Option<Watcher>,
-}
 
 /// What became of one target.
 type Proved = Result<Outcomes, SetupError>;
@@ -95,12 +85,14 @@ pub(super) fn run(
         devices: Vec::new(),
         peers: Vec::new(),
     };
-    match prepare(args, global)? {
-        Err(error) => evidence.setup_error = Some(error),
-        Ok(prepared) => {
+    let start = prepare(args, global, begin, &stop)?;
+    match &start {
+        Start::Failed(error) => evidence.setup_error = Some(error.clone()),
+        Start::Stopped => {}
+        Start::Ready(prepared) => {
             evidence.driver = prepared.driver.clone();
             evidence.run.scenario.clone_from(&prepared.scenario);
-            prove(&prepared, &options, &stop, &mut evidence, output)?;
+            prove(prepared, &options, &stop, &mut evidence, output)?;
         }
     }
     if stop.load(Ordering::Relaxed) {
@@ -113,6 +105,8 @@ pub(super) fn run(
     };
     let report = proof::judge(evidence, &thresholds);
     super::write(&report, &args.views, output)?;
+    // Only now: to let go of the driver takes its time.
+    drop(start);
     Ok(super::exit_status(report.verdict, args.strict))
 }
 
@@ -167,68 +161,6 @@ fn options(args: &ProveRunArgs) -> Result<Options, Error> {
     })
 }
 
-/// What there is to be proved, or why there is nothing.
-fn prepare(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Result<Prepared, SetupError>, Error> {
-    if let Some(name) = &args.scenario {
-        let (imaginary, scenario) = imaginary::open(name)?;
-        let targets = choose(imaginary.inventory(), &args.gpus, args.share)?;
-        let inventory = imaginary.inventory();
-        let driver = Driver {
-            version: inventory.driver.version.value().cloned(),
-            cuda: inventory.driver.cuda.value().map(ToString::to_string),
-        };
-        return Ok(Ok(Prepared {
-            targets,
-            driver,
-            scenario: Some(scenario),
-            rack: Arc::new(imaginary),
-            _watcher: None,
-        }));
-    }
-    let opened = Arc::new(driver::open(global, None)?);
-    let seen = Seen::new();
-    // Without the management library a proof is a poorer one, and is none without CUDA.
-    opened.tell(Arc::<Seen>::clone(&seen));
-    let look = opened.look();
-    let (inventory, why): (Option<Inventory>, Option<String>) = match look {
-        Ok(look) => (Some(look.inventory), None),
-        Err(error) => (None, Some(with_causes(&error))),
-    };
-    let watched = inventory.is_some().then(|| Arc::clone(&seen));
-    let machine = match Machine::open(watched, inventory.as_ref(), args.ptx) {
-        Ok(machine) => machine,
-        Err(error) => return Ok(Err(error)),
-    };
-    let targets = match &inventory {
-        Some(inventory) => machine.shown(choose(inventory, &args.gpus, args.share)?),
-        None => machine.targets(),
-    };
-    let targets = targets.into_iter().map(|mut target| {
-        target.unread.extend(why.iter().map(|why| Unread {
-            field: "all readings of the driver".to_owned(),
-            reason: why.clone(),
-        }));
-        target
-    });
-    Ok(Ok(Prepared {
-        targets: targets.collect(),
-        driver: machine.driver(inventory.as_ref()),
-        scenario: None,
-        rack: Arc::new(machine),
-        _watcher: inventory.and_then(|_| Watcher::start(opened, seen)),
-    }))
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
-
 fn prove(
     prepared: &Prepared,
     options: &Options,
@@ -237,6 +169,8 @@ fn prove(
     output: &mut Output<'_>,
 ) -> Result<(), Error> {
     let targets = &prepared.targets;
+    let total = options.time.unwrap_or(profile::usual(options.profile));
+    let options = &with_time(prepared, options, total);
     let (words, heard) = mpsc::channel();
     let mut running = Vec::new();
     for (index, target) in targets.iter().enumerate() {
@@ -246,9 +180,8 @@ fn prove(
         }
     }
     drop(words);
-    let total = options.time.unwrap_or(profile::usual(options.profile));
     let mut board = Board::new(targets, total);
-    let mut results = listen(&heard, running, stop, &mut board, output)?;
+    let mut results = listen(prepared, &heard, running, stop, &mut board, output)?;
     for (index, target) in targets.iter().enumerate() {
         let mut device = DeviceEvidence::new(target.device.clone());
         device.setup_error.clone_from(&target.setup_error);
@@ -272,6 +205,37 @@ fn prove(
     }
     evidence.peers = peers(prepared, options, stop, evidence, output)?;
     Ok(())
+}
+
+/// Of the whole time, what the phases of one GPU have: not the end, nor copies between GPUs. A stand-in's time is its own.
+fn with_time(prepared: &Prepared, options: &Options, total: Duration) -> Options {
+    let usable = prepared.targets.iter().filter(|target| is_peer(target)).count();
+    let peers = match peer_time(options, usable) {
+        Some((each, pairs)) => each * pairs,
+        None => Duration::ZERO,
+    };
+    let time = match prepared.scenario {
+        Some(_) => options.time,
+        None => Some(total.saturating_sub(END + peers)),
+    };
+    Options {
+        time,
+        ..options.clone()
+    }
+}
+
+/// MIG devices reach no other.
+fn is_peer(target: &Target) -> bool {
+    target.setup_error.is_none() && target.device.mig.is_none()
+}
+
+/// How long copies take in each direction of each pair of so many GPUs, and how many of these there are; none where
+/// there is no pair.
+fn peer_time(options: &Options, gpus: usize) -> Option<(Duration, u32)> {
+    let directions = u32::try_from(gpus * gpus.saturating_sub(1)).ok()?;
+    let whole = profile::peers(options.profile);
+    let each = whole.checked_div(directions)?;
+    Some((each.max(Duration::from_millis(100)), directions))
 }
 
 /// Proves one target on a thread of its own.
@@ -301,6 +265,7 @@ fn start(
 
 /// Listens until all are done, or those that aren't are given up.
 fn listen(
+    prepared: &Prepared,
     heard: &Receiver<Word>,
     mut running: Vec<usize>,
     stop: &AtomicBool,
@@ -327,7 +292,8 @@ fn listen(
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 let why = "the thread that worked with it has failed: this is a mistake in pitcrew";
-                give_up(&mut running, &mut results, |_| true, SetupErrorCode::Other, why);
+                let error = |_| given_up(SetupErrorCode::Other, why.to_owned());
+                give_up(&mut running, &mut results, |_| true, error);
             }
         }
         if drawn.elapsed() >= DRAW {
@@ -341,9 +307,25 @@ fn listen(
                 running.clear();
             }
         }
-        let is_silent = |index: usize| last_word[index].elapsed() > SILENCE;
-        let why = "nothing was heard of it for 45 s: a call into the driver does not return";
-        give_up(&mut running, &mut results, is_silent, SetupErrorCode::Hang, why);
+        let silence = if prepared.rack.is_compiling() {
+            COMPILING
+        } else {
+            SILENCE
+        };
+        let is_silent = |index: usize| last_word[index].elapsed() > silence;
+        let error = |index: usize| {
+            let seconds = silence.as_secs();
+            let why =
+                format!("nothing was heard of it for {seconds} s: a call into the driver does not return");
+            given_up(
+                SetupErrorCode::Hang,
+                match prepared.rack.last_xid(&prepared.targets[index]) {
+                    Some(xid) => format!("{why}; the last XID was {xid}"),
+                    None => why,
+                },
+            )
+        };
+        give_up(&mut running, &mut results, is_silent, error);
     }
     board.clear(output)?;
     Ok(results)
@@ -353,21 +335,23 @@ fn give_up(
     running: &mut Vec<usize>,
     results: &mut Vec<(usize, Proved)>,
     is_lost: impl Fn(usize) -> bool,
-    code: SetupErrorCode,
-    why: &str,
+    error: impl Fn(usize) -> SetupError,
 ) {
     running.retain(|&index| {
         if is_lost(index) {
-            let error = SetupError {
-                code,
-                message: why.to_owned(),
-                fix: Some("`dmesg | grep -i xid` tells whether the driver saw it".to_owned()),
-                cuda_error: None,
-            };
-            results.push((index, Err(error)));
+            results.push((index, Err(error(index))));
         }
         !is_lost(index)
     });
+}
+
+fn given_up(code: SetupErrorCode, message: String) -> SetupError {
+    SetupError {
+        code,
+        message,
+        fix: Some("`dmesg | grep -i xid` tells whether the driver saw it".to_owned()),
+        cuda_error: None,
+    }
 }
 
 /// Copies between the GPUs that can be used, once all are done with themselves.
@@ -379,18 +363,14 @@ fn peers(
     output: &mut Output<'_>,
 ) -> Result<Vec<PeerPath>, Error> {
     let usable: Vec<usize> = (0..evidence.devices.len())
-        .filter(|&index| {
-            let device = &evidence.devices[index];
-            // MIG devices reach no other.
-            device.setup_error.is_none() && device.device.mig.is_none()
-        })
+        .filter(|&index| evidence.devices[index].setup_error.is_none() && is_peer(&prepared.targets[index]))
         .collect();
-    if usable.len() < 2 || stop.load(Ordering::Relaxed) {
+    let Some((time, pairs)) = peer_time(options, usable.len()) else {
+        return Ok(Vec::new());
+    };
+    if stop.load(Ordering::Relaxed) {
         return Ok(Vec::new());
     }
-    let pairs = u32::try_from(usable.len() * (usable.len() - 1)).unwrap_or(u32::MAX);
-    let time = (profile::plan(options.profile, options.time, &|_| true).peers * 2 / pairs)
-        .max(Duration::from_millis(100));
     output.remark(&format!(
         "copies between {} GPUs: {:.0} s",
         usable.len(),

@@ -39,6 +39,16 @@ pub(super) trait Rack: Send + Sync {
     /// Proves one target.
     fn work(&self, target: &Target, options: &Options, ends: Ends<'_>) -> Result<Outcomes, SetupError>;
 
+    /// True while the driver compiles kernels, which takes long and says nothing.
+    fn is_compiling(&self) -> bool {
+        false
+    }
+
+    /// The last XID of a target, where somebody has heard of one.
+    fn last_xid(&self, _target: &Target) -> Option<u32> {
+        None
+    }
+
     /// Copies between targets; indices in the paths are those of `targets`.
     fn peers(
         &self,

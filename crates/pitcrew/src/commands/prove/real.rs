@@ -2,7 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use pitcrew_core::Inventory;
 use pitcrew_core::inventory::Link;
@@ -27,30 +28,35 @@ pub(super) struct Machine {
     links: Vec<Link>,
     /// Whether the driver compiles all kernels itself.
     ptx_alone: bool,
+    /// How many GPUs it compiles for now.
+    compiling: Arc<AtomicUsize>,
+    /// When the time of the run began.
+    begin: Instant,
 }
 
 impl Machine {
-    /// Loads the driver.
-    pub(super) fn open(
-        seen: Option<Arc<Seen>>,
-        inventory: Option<&Inventory>,
-        ptx_alone: bool,
-    ) -> Result<Self, SetupError> {
-        let library = Library::open(None, Path::new("/dev")).map_err(|error| explain(&error, inventory))?;
-        let library = Arc::new(library);
+    /// Loads the driver, of which nobody has been told yet what it said of its GPUs.
+    pub(super) fn load(root: &Path, ptx_alone: bool, begin: Instant) -> Result<Self, cuda::SetupError> {
+        let library = Arc::new(Library::open(None, &root.join("dev"))?);
         let visible = (0..library.devices())
             .map(|ordinal| Gpu::facts_of(&library, ordinal))
-            .collect::<Result<_, _>>()
-            .map_err(|error| explain(&error, inventory))?;
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             library,
             visible,
-            seen,
-            links: inventory
-                .map(|inventory| inventory.links.clone())
-                .unwrap_or_default(),
+            seen: None,
+            links: Vec::new(),
             ptx_alone,
+            compiling: Arc::default(),
+            begin,
         })
+    }
+
+    /// Has its GPUs watched, as the inventory knows them.
+    pub(super) fn watched(mut self, seen: Arc<Seen>, inventory: &Inventory) -> Self {
+        self.seen = Some(seen);
+        self.links.clone_from(&inventory.links);
+        self
     }
 
     pub(super) fn driver(&self, inventory: Option<&Inventory>) -> Driver {
@@ -122,6 +128,7 @@ impl Machine {
         })?;
         let mut gpu = Gpu::open(&self.library, ordinal).map_err(|error| explain(&error, None))?;
         gpu.set_ptx_alone(self.ptx_alone);
+        gpu.set_compiling(Arc::clone(&self.compiling));
         Ok(gpu)
     }
 }
@@ -139,13 +146,21 @@ impl Rack for Machine {
         Ok(run::run(
             Place {
                 device: &device,
-                pace: &Wall::start(),
+                pace: &Wall::since(self.begin),
                 watch: &mut *watch,
                 is_cancelled: ends.is_cancelled,
                 tell: ends.tell,
             },
             options,
         ))
+    }
+
+    fn is_compiling(&self) -> bool {
+        self.compiling.load(Ordering::Relaxed) > 0
+    }
+
+    fn last_xid(&self, target: &Target) -> Option<u32> {
+        self.seen.as_ref()?.last_xid(&target.gpu_uuid)
     }
 
     fn peers(
@@ -191,7 +206,7 @@ fn with_facts(device: Device, facts: &DeviceFacts) -> Device {
 }
 
 /// Why the driver can't be used, as a report has it: what happened before the semicolon, what to do behind it.
-fn explain(error: &cuda::SetupError, inventory: Option<&Inventory>) -> SetupError {
+pub(super) fn explain(error: &cuda::SetupError, inventory: Option<&Inventory>) -> SetupError {
     use cuda::SetupError as Cuda;
     let text = error.to_string();
     let (message, fix) = match text.split_once("; ") {
