@@ -177,8 +177,8 @@ pub(super) async fn proofs(
     let books: proof::keep::Books = Arc::new({
         let deps = Arc::clone(&deps);
         move || {
-            let deps = Arc::clone(&deps);
-            async move { books(&deps).await }.boxed()
+            let place = place(&deps);
+            async move { holders::of(&place.kubelet_dir, &place.node).await.held }.boxed()
         }
     });
     proof::keep::keep(deps, channels, ledger, books, end).await;

@@ -1,5 +1,7 @@
 //! Arguments of a proof itself.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum, value_parser};
 
 use super::ProveViewArgs;
@@ -26,7 +28,7 @@ pub struct ProveRunArgs {
     #[arg(long, env = env::CUDA_FORCE_PTX_JIT, hide_env_values = true)]
     #[arg(value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub ptx: bool,
-    /// Test GPUs too that other processes hold
+    /// Test GPUs too that other processes or pods hold
     ///
     /// What they reach then says nothing about them, and the report says so.
     #[arg(long)]
@@ -48,6 +50,10 @@ pub struct ProveRunArgs {
     /// Name of this node in the report; that of the machine by default
     #[arg(long, value_name = "NAME", env = env::NODE_NAME, hide_env_values = true)]
     pub node: Option<String>,
+    /// The kubelet's directory on the node, whose socket says which GPUs pods hold
+    #[arg(long, value_name = "DIR", env = env::KUBELET_DIR, hide_env_values = true)]
+    #[arg(default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
     /// Ways to write the report.
     #[command(flatten)]
     pub views: ProveViewArgs,

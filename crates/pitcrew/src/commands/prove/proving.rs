@@ -19,6 +19,7 @@ use pitcrew_prove::run::{Options, Outcomes};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::board::Board;
+use super::holders;
 use super::imaginary;
 use super::rack::{Ends, Rack, Target, choose};
 use super::real::Machine;
@@ -115,6 +116,8 @@ pub(super) fn run(
         Some(_) => imaginary_seconds(&evidence),
     };
     let report = proof::judge(evidence, &Thresholds::default());
+    // First, as who reads the output may be gone.
+    super::hand_over(&report, &args.views, global)?;
     super::write(&report, &args.views, output)?;
     Ok(super::exit_status(report.verdict, args.strict))
 }
@@ -175,6 +178,7 @@ fn prepare(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Result<Prepared, 
     if let Some(name) = &args.scenario {
         let (imaginary, scenario) = imaginary::open(name)?;
         let targets = choose(imaginary.inventory(), &args.gpus, args.share)?;
+        let targets = holders::refuse(targets, args, global)?;
         let inventory = imaginary.inventory();
         let driver = Driver {
             version: inventory.driver.version.value().cloned(),
@@ -198,7 +202,7 @@ fn prepare(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Result<Prepared, 
         Err(error) => (None, Some(with_causes(&error))),
     };
     let watched = inventory.is_some().then(|| Arc::clone(&seen));
-    let machine = match Machine::open(watched, inventory.as_ref(), args.ptx) {
+    let machine = match Machine::open(&global.root, watched, inventory.as_ref(), args.ptx) {
         Ok(machine) => machine,
         Err(error) => return Ok(Err(error)),
     };
@@ -206,6 +210,7 @@ fn prepare(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Result<Prepared, 
         Some(inventory) => machine.shown(choose(inventory, &args.gpus, args.share)?),
         None => machine.targets(),
     };
+    let targets = holders::refuse(targets, args, global)?;
     let targets = targets.into_iter().map(|mut target| {
         target.unread.extend(why.iter().map(|why| Unread {
             field: "all readings of the driver".to_owned(),

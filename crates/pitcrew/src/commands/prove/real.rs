@@ -1,12 +1,13 @@
 //! The GPUs of this machine, through its driver.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pitcrew_core::Inventory;
 use pitcrew_core::inventory::Link;
 use pitcrew_core::proof::{Device, Driver, PeerPath, SetupError, SetupErrorCode};
+use pitcrew_host::libraries;
 use pitcrew_prove::cuda::{self, Gpu, Library};
 use pitcrew_prove::device::{self, DeviceFacts};
 use pitcrew_prove::pace::Wall;
@@ -30,13 +31,16 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Loads the driver.
+    /// Loads the driver: what the loader finds, or where the machine's root is another directory, what lies there.
     pub(super) fn open(
+        root: &Path,
         seen: Option<Arc<Seen>>,
         inventory: Option<&Inventory>,
         ptx_alone: bool,
     ) -> Result<Self, SetupError> {
-        let library = Library::open(None, Path::new("/dev")).map_err(|error| explain(&error, inventory))?;
+        let file = library_below(root);
+        let library =
+            Library::open(file.as_deref(), Path::new("/dev")).map_err(|error| explain(&error, inventory))?;
         let library = Arc::new(library);
         let visible = (0..library.devices())
             .map(|ordinal| Gpu::facts_of(&library, ordinal))
@@ -175,6 +179,13 @@ impl Rack for Machine {
             time,
         ))
     }
+}
+
+/// The driver's library below a root that isn't this process's own, as in the agent's pod.
+fn library_below(root: &Path) -> Option<PathBuf> {
+    let below = |directory: &&str| root.join(directory.trim_start_matches('/')).join(cuda::SONAME);
+    let mut found = libraries::DIRECTORIES.iter().map(|directory| below(&directory));
+    (root != Path::new("/")).then(|| found.find(|path| path.exists()))?
 }
 
 fn with_facts(device: Device, facts: &DeviceFacts) -> Device {
