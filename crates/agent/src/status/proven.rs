@@ -71,7 +71,7 @@ fn judge(snapshot: &Snapshot) -> Judgement {
     let all = known(snapshot);
     if all.is_empty() {
         let message = "there is no GPU that answers, and none to prove";
-        return Judgement::unknown(kind, "NoGpu", message, "see the hint of DriverReady");
+        return Judgement::unknown(kind, "NotProven", message, "see the hint of DriverReady");
     }
     let view = &snapshot.proof;
     let mut failed: Vec<(&Known<'_>, &Proof)> = all
