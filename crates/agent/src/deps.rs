@@ -4,10 +4,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use pitcrew_core::Inventory;
 use pitcrew_core::ports::{Clock, GpuError, GpuEvent, HostFs};
+use pitcrew_core::proof::Profile;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::notice::Notice;
@@ -25,6 +27,8 @@ pub struct Deps {
     pub root: PathBuf,
     /// What only the kernel or systemd can do.
     pub system: Arc<dyn System>,
+    /// Who proves GPUs.
+    pub prover: Arc<dyn Prover>,
     /// The API server; `None` for a node on its own, which then has no labels and no status.
     pub client: Option<kube::Client>,
     /// For timestamps that are written down.
@@ -88,6 +92,59 @@ pub trait System: Send + Sync {
         env: &'a [(String, String)],
         input: &'a str,
     ) -> BoxFuture<'a, io::Result<String>>;
+}
+
+/// Who proves GPUs: a process of its own, as CUDA is nothing for the agent's.
+pub trait Prover: Send + Sync {
+    /// Starts a proof. Its report is handed over as any other ([`crate::proof::hand_over`]).
+    fn start<'a>(&'a self, order: &'a ProofOrder) -> BoxFuture<'a, io::Result<Box<dyn Proving>>>;
+
+    /// Proofs that an agent before this one has left behind.
+    fn left(&self) -> BoxFuture<'_, io::Result<Vec<Box<dyn Proving>>>>;
+
+    /// How long a proof may take from its start until its process is gone. A longer one hangs.
+    fn longest(&self, profile: Profile) -> Duration;
+}
+
+/// What is to be proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProofOrder {
+    /// UUIDs of GPUs, or that of one MIG device: CUDA shows a process no more than one.
+    pub devices: Vec<String>,
+    /// How much is tested.
+    pub profile: Profile,
+    /// Name of the node.
+    pub node: String,
+}
+
+/// For an agent that proves nothing itself; reports that are handed over count all the same.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoProver;
+
+impl Prover for NoProver {
+    fn start<'a>(&'a self, _: &'a ProofOrder) -> BoxFuture<'a, io::Result<Box<dyn Proving>>> {
+        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
+    }
+
+    fn left(&self) -> BoxFuture<'_, io::Result<Vec<Box<dyn Proving>>>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn longest(&self, _: Profile) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A proof that runs.
+pub trait Proving: Send {
+    /// UUIDs of what it proves; none where that can't be told any more.
+    fn devices(&self) -> Vec<String>;
+
+    /// Waits for its end; how it ended, in words.
+    fn wait(&mut self) -> BoxFuture<'_, String>;
+
+    /// Asks it to end, and kills it where it doesn't. False where it is there all the same, as in a call that hangs.
+    fn end(&mut self) -> BoxFuture<'_, bool>;
 }
 
 /// A program that was started. Dropping this leaves it alone.

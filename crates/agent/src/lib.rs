@@ -12,6 +12,7 @@ pub mod mps;
 pub mod node;
 pub mod notice;
 pub mod plugin;
+pub mod proof;
 pub mod run;
 pub mod runtime;
 pub mod settings;

@@ -45,6 +45,8 @@ pub enum Topic {
     Status,
     /// The Multi-Process Service.
     Mps,
+    /// Proofs of GPUs.
+    Proof,
 }
 
 impl fmt::Display for Topic {
@@ -59,6 +61,7 @@ impl fmt::Display for Topic {
             Self::Labels => "labels",
             Self::Status => "status",
             Self::Mps => "mps",
+            Self::Proof => "proof",
         })
     }
 }

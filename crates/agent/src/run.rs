@@ -27,6 +27,7 @@ use crate::mps;
 use crate::node::Known;
 use crate::notice::Topic;
 use crate::plugin::Plugins;
+use crate::proof;
 use crate::snapshot::{Part, Problem};
 use crate::specs;
 
@@ -86,6 +87,7 @@ struct Main {
     plugins: Plugins,
     shares: watch::Sender<Option<parts::Shares>>,
     shared: watch::Receiver<mps::Status>,
+    proofs: watch::Receiver<Option<proof::View>>,
     /// Tells those that have something to do at the end.
     stop: Option<oneshot::Sender<()>>,
 }
@@ -114,6 +116,7 @@ impl Main {
         let (wanted, spec) = watch::channel(None::<GpuNodeSpec>);
         let (shares, to_share) = watch::channel(None);
         let (daemons, mps_status) = watch::channel(mps::Status::default());
+        let (view, proofs) = watch::channel(None);
         let (stop, end) = oneshot::channel();
         let end = end.map(|_| ()).shared();
 
@@ -139,6 +142,16 @@ impl Main {
         });
         let plugins = Plugins::start(parts::place(deps), deps.notices.clone());
         let ledger = plugins.ledger();
+        let channels = proof::keep::Channels {
+            snapshots: snapshot.clone(),
+            wanted: spec.clone(),
+            plugin: plugins.status(),
+            view,
+        };
+        part(&mut ending, deps, Topic::Proof, {
+            let (end, ledger) = (end.clone(), Arc::clone(&ledger));
+            move |deps| parts::proofs(deps, channels.clone(), Arc::clone(&ledger), end.clone())
+        });
         part(&mut parts, deps, Topic::Cdi, move |deps| {
             parts::specs(deps, order.clone(), drafted.clone(), Arc::clone(&ledger))
         });
@@ -190,6 +203,7 @@ impl Main {
             plugins,
             shares,
             shared: mps_status,
+            proofs,
             stop: Some(stop),
         };
         (main, parts, ending)
@@ -229,6 +243,9 @@ impl Main {
                 }
                 Ok(()) = self.shared.changed() => {
                     self.node.share(self.shared.borrow_and_update().clone());
+                }
+                Ok(()) = self.proofs.changed() => {
+                    self.node.prove(self.proofs.borrow_and_update().clone());
                 }
                 Ok(()) = status.changed() => self.node.serve(status.borrow_and_update().clone()),
             }

@@ -9,6 +9,7 @@ use crate::config::Sources;
 use crate::health::{PROBATION, XidFilter};
 use crate::labels::SinkKind;
 use crate::mps::Policy;
+use crate::proof;
 use crate::runtime::restart::Consent;
 
 /// What was asked for.
@@ -41,6 +42,10 @@ pub struct Settings {
     pub probation: Duration,
     /// What is done to the compute mode of GPUs that are shared through MPS.
     pub mps_compute_mode: Policy,
+    /// What is asked for of proofs, where the `GpuNode` says nothing else.
+    pub proof: proof::Policy,
+    /// True where the node's GPUs are imaginary: so must be those of reports that count.
+    pub imaginary: bool,
     /// How often things are looked at.
     pub pace: Pace,
     /// Key of the taint that is taken off the node when it is ready: whoever sets the node up puts it there, as with
@@ -68,6 +73,8 @@ impl Settings {
             xids: XidFilter::default(),
             probation: PROBATION,
             mps_compute_mode: Policy::default(),
+            proof: proof::Policy::default(),
+            imaginary: false,
             pace: Pace::default(),
             startup_taint: Some(crate::status::STARTUP_TAINT.to_owned()),
         }

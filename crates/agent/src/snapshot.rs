@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub problems: BTreeMap<Part, Problem>,
     /// What is to know of a part that works, by part.
     pub remarks: BTreeMap<Part, Problem>,
+    /// What there is of proofs.
+    pub proof: Arc<crate::proof::View>,
 }
 
 /// Parts of the agent that can have a problem.

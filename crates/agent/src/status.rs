@@ -11,6 +11,7 @@ mod inventory;
 mod judge;
 mod keep;
 pub mod markers;
+mod proven;
 mod request;
 mod taint;
 mod writer;

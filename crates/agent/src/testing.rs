@@ -18,7 +18,7 @@ use pitcrew_scenario::{HostRoot, Machine, Scenario};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::deps::{Deps, Driver, Process, System};
+use crate::deps::{Deps, Driver, NoProver, Process, System};
 use crate::notice::Notice;
 use crate::runtime::Tier;
 use crate::settings::Settings;
@@ -173,6 +173,7 @@ impl Bench {
             host: Arc::new(HostRoot::over(machine.clone()).unwrap()),
             root: scratch.path().to_owned(),
             system: Arc::new(Nothing),
+            prover: Arc::new(NoProver),
             client: Some(Client::new(server.clone(), "default")),
             clock: Arc::new(Stopped),
             notices: sender,
@@ -261,6 +262,7 @@ pub(crate) fn nothing_known() -> Snapshot {
         tier: Tier::Unknown,
         problems: std::collections::BTreeMap::new(),
         remarks: std::collections::BTreeMap::new(),
+        proof: Arc::default(),
     }
 }
 

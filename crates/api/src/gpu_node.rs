@@ -1,5 +1,6 @@
 //! [`GpuNode`]: what is wanted of a node's GPUs, and how they are.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,52 @@ pub struct GpuNodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 65536))]
     pub inline_config: Option<String>,
+    /// When the GPUs are proved, how much, and what hangs on it. Without it, or with a field left out, the agent's own
+    /// settings count, which by default prove nothing by themselves.
+    ///
+    /// A proof takes a GPU to its limit and compares every result. It never runs on a GPU that a pod holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<ProofSpec>,
+}
+
+/// When the GPUs of a node are proved.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProofSpec {
+    /// How much is tested: `smoke` takes five seconds, `prove` a minute, `burn` a quarter of an hour, `soak` four hours. A
+    /// pod that asks for the GPU meanwhile waits so long at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProofProfile>,
+    /// Prove each GPU that no proof holds for: one that is new, and all of them after a boot of the node or a change of the
+    /// driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when_unproven: Option<bool>,
+    /// Prove each GPU again when its last proof is so old, in hours or days: `12h`, `7d`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^[1-9][0-9]{0,3}[hd]$"))]
+    pub every: Option<String>,
+    /// Prove all GPUs once, now: whenever this becomes another text, such as a date. Those that pods hold follow when they
+    /// are free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub request: Option<String>,
+    /// Hand a GPU to pods only while a proof of it holds. Pods that have one keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gates_readiness: Option<bool>,
+}
+
+/// How much a proof tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProofProfile {
+    /// Five seconds.
+    Smoke,
+    /// A minute.
+    Prove,
+    /// A quarter of an hour.
+    Burn,
+    /// Four hours.
+    Soak,
 }
 
 impl GpuNodeSpec {
@@ -61,8 +108,9 @@ impl GpuNodeSpec {
         let Self {
             config,
             inline_config,
+            proof,
         } = self;
-        config.is_none() && inline_config.is_none()
+        config.is_none() && inline_config.is_none() && proof.is_none()
     }
 }
 
@@ -96,6 +144,9 @@ pub struct GpuNodeStatus {
     /// Version of containerd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub containerd: Option<String>,
+    /// The `request` of `spec.proof` that was answered last, for every GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_request: Option<String>,
     /// The GPUs, in the driver's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
@@ -184,6 +235,34 @@ pub struct Gpu {
     /// How many pods hold it or a part of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<i32>,
+    /// Its last proof; absent where none was handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<GpuProof>,
+}
+
+/// The last proof of a GPU. Of one that is cut up it is the one that counts among those of its MIG devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuProof {
+    /// The verdict, e.g. `PASS` or `FAIL_CORRUPTION`.
+    pub verdict: String,
+    /// How much was tested.
+    pub profile: ProofProfile,
+    /// When it began.
+    pub started: Time,
+    /// How long it took, in seconds.
+    pub seconds: i64,
+    /// How many results and bytes of memory were compared.
+    pub verified: i64,
+    /// True where the verdict holds no more: the node was booted since, or has another driver.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
+    /// What speaks against the GPU, the gravest alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 /// The health of a GPU.

@@ -94,6 +94,14 @@ pub const GFD_MACHINE_TYPE_FILE: &str = "GFD_MACHINE_TYPE_FILE";
 pub const LOOK_INTERVAL: &str = "PITCREW_LOOK_INTERVAL";
 /// The taint that is lifted; the same as `agent --startup-taint`.
 pub const STARTUP_TAINT: &str = "PITCREW_STARTUP_TAINT";
+/// How much a proof tests; the same as `agent --proof-profile`.
+pub const PROOF_PROFILE: &str = "PITCREW_PROOF_PROFILE";
+/// GPUs are proved that no proof holds for; the same as `agent --proof-when-unproven`.
+pub const PROOF_WHEN_UNPROVEN: &str = "PITCREW_PROOF_WHEN_UNPROVEN";
+/// How old a proof may become; the same as `agent --proof-every`.
+pub const PROOF_EVERY: &str = "PITCREW_PROOF_EVERY";
+/// GPUs go to pods only while a proof holds; the same as `agent --proof-gates-readiness`.
+pub const PROOF_GATES_READINESS: &str = "PITCREW_PROOF_GATES_READINESS";
 /// The driver compiles the kernels of a proof itself, as it does for other programs; the same as `prove --ptx`.
 pub const CUDA_FORCE_PTX_JIT: &str = "CUDA_FORCE_PTX_JIT";
 /// The pod's name; the same as `prove --pod-name`.
@@ -296,6 +304,22 @@ pub const ALL: &[(&str, &str)] = &[
     (
         STARTUP_TAINT,
         "Key of the taint that is taken off the node when it is ready; empty for none. The same as `agent --startup-taint`.",
+    ),
+    (
+        PROOF_PROFILE,
+        "How much a proof of the agent tests: `smoke`, `prove`, `burn` or `soak`. The same as `agent --proof-profile`.",
+    ),
+    (
+        PROOF_WHEN_UNPROVEN,
+        "GPUs are proved that no proof holds for: `true` or `false`. The same as `agent --proof-when-unproven`.",
+    ),
+    (
+        PROOF_EVERY,
+        "How old a proof may become before the GPU is proved again: `12h`, `7d`. The same as `agent --proof-every`.",
+    ),
+    (
+        PROOF_GATES_READINESS,
+        "GPUs go to pods only while a proof of them holds: `true` or `false`. The same as `agent --proof-gates-readiness`.",
     ),
     (
         CUDA_FORCE_PTX_JIT,

@@ -80,6 +80,9 @@ pub struct ProveViewArgs {
     /// Write what matters, in at most 4096 bytes, to this file: `kubectl describe pod` shows `/dev/termination-log`
     #[arg(long, value_name = "FILE")]
     pub termination_log: Option<PathBuf>,
+    /// Hand the report to this node's agent, which says `Proven` by it; as root
+    #[arg(long)]
+    pub hand_over: bool,
 }
 
 /// How a proof ended, for the shell.

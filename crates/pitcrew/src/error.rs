@@ -22,6 +22,15 @@ pub(crate) trait Hint: std::error::Error {
 /// Why a command could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// An interval of proofs that is none.
+    #[error("`{0}` is no interval of proofs")]
+    ProofInterval(String),
+    /// A report can't be handed to the agent.
+    #[error(
+        "the report can't be handed to this node's agent, in `{}`",
+        pitcrew_agent::proof::DIR
+    )]
+    HandOver(#[source] io::Error),
     #[cfg(feature = "sim")]
     #[error("there is no scenario `{name}`")]
     UnknownScenario { name: String, near: Vec<String> },
@@ -119,6 +128,7 @@ impl Error {
             | Self::Target(_)
             | Self::NodeName
             | Self::SleepInterval(_)
+            | Self::ProofInterval(_)
             | Self::Inject(_)
             | Self::NotThresholds { .. }
             | Self::NoSuchGpu { .. }
@@ -134,6 +144,7 @@ impl Error {
             | Self::Read { .. }
             | Self::NotPci { .. }
             | Self::Signals(_)
+            | Self::HandOver(_)
             | Self::NotReport { .. }
             | Self::WriteFile { .. }
             | Self::Write(_)
@@ -221,6 +232,8 @@ impl Hint for Error {
                 "stop who writes `{0}`, remove it, and try again; or give the devices another `--kind`",
                 other.display()
             )],
+            Self::ProofInterval(_) => owned(&["give hours or days, such as `12h` or `7d`"]),
+            Self::HandOver(_) => owned(&["only root may write there: try it with `sudo`"]),
             Self::NodeName => owned(&["`--node` names the node, as `kubectl get nodes` does"]),
             Self::CdiRead { .. }
             | Self::InRoot { .. }

@@ -27,6 +27,7 @@ use crate::driver::{self, Driver};
 use crate::files::{Files, keep_links_inside};
 use crate::notices::Notices;
 use crate::pods::Processes;
+use crate::prover::Prover;
 use crate::system::{Restart, System};
 
 /// Paths of unix sockets have 107 bytes at most; this much of them is the node's own part.
@@ -152,6 +153,7 @@ impl Builder {
             async move { kubelet.restart().await.map_err(io::Error::other) }.boxed()
         });
         let system = System::new(root.clone(), files.clone(), restart);
+        let prover = Prover::new(&root, machine.clone());
         let api = self.api.unwrap_or_default();
         let client = kube::Client::new(api.clone(), "default");
         let host = Host::gather(&files);
@@ -168,6 +170,7 @@ impl Builder {
             namespace: cluster::NAMESPACE.to_owned(),
             name: cluster::CONFIGURATION.to_owned(),
         };
+        settings.imaginary = true;
         settings.hook.binary = image(&root).map_err(refused)?;
         Ok(Node {
             settings,
@@ -176,6 +179,7 @@ impl Builder {
             machine,
             files,
             system,
+            prover,
             api,
             client,
             sender,
@@ -245,6 +249,7 @@ pub struct Node {
     machine: Machine,
     files: Files,
     system: System,
+    prover: Prover,
     driver: Arc<Driver>,
     api: ApiServer,
     client: kube::Client,
@@ -317,6 +322,11 @@ impl Node {
         &self.system
     }
 
+    /// Who proves its GPUs.
+    pub fn prover(&self) -> &Prover {
+        &self.prover
+    }
+
     /// Its driver, as the agent asks it.
     pub fn driver(&self) -> &Arc<Driver> {
         &self.driver
@@ -384,6 +394,7 @@ impl Node {
             host: Arc::new(self.files.clone()),
             root: self.root().to_owned(),
             system: Arc::new(self.system.clone()),
+            prover: Arc::new(self.prover.clone()),
             client: Some(self.client.clone()),
             clock: Arc::new(self.machine.clone()),
             notices: self.sender.clone(),

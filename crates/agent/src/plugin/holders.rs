@@ -7,12 +7,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use pitcrew_core::plugin::holders::Holding;
 use pitcrew_host::kubelet::parse_held;
-use pitcrew_kubelet::pod_resources::{ListPodResourcesRequest, ListPodResourcesResponse, client};
+use pitcrew_kubelet::device_plugin;
+use pitcrew_kubelet::pod_resources::{self, ListPodResourcesRequest, ListPodResourcesResponse, client};
 
 /// How long a kubelet may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -39,6 +40,20 @@ pub struct Listed {
     /// True where a pod is listed that can only come from the API server: then all are. Those of files are there before
     /// it answers; the kubelet ends their names with the node's.
     pub from_api: bool,
+}
+
+/// The kubelet's socket, in its directory.
+pub fn socket(kubelet_dir: &Path) -> PathBuf {
+    kubelet_dir.join(pod_resources::DIR).join(pod_resources::SOCKET)
+}
+
+/// What pods hold, by all that lies in the kubelet's directory. Its sockets are as old as the kubelet.
+pub async fn of(kubelet_dir: &Path, node: &str) -> Books {
+    let socket = socket(kubelet_dir);
+    let made = std::fs::symlink_metadata(&socket).and_then(|metadata| metadata.modified());
+    let up = made.ok().and_then(|made| made.elapsed().ok()).unwrap_or_default();
+    let checkpoint = kubelet_dir.join(device_plugin::DIR).join(CHECKPOINT);
+    read(&socket, &checkpoint, node, up).await
 }
 
 /// Reads both sources.

@@ -219,7 +219,13 @@ impl Keeper {
         let wanted = self.wanted.clone();
         for (resource, preference) in self.resources.clone() {
             let resource = &resource;
-            let unhealthy = offer::unhealthy(resource, &wanted.sick, &self.held_back, &wanted.answers);
+            let unhealthy = offer::unhealthy(
+                resource,
+                &wanted.sick,
+                &wanted.withheld,
+                &self.held_back,
+                &wanted.answers,
+            );
             let unhealthy = Arc::new(unhealthy);
             let state = match self.rival.sign() {
                 Some(sign) if sign.is_of(&resource.name) => State::Passive,

@@ -61,11 +61,12 @@ pub(crate) fn sickness<'a>(
     sick.get(&device.gpu).or_else(|| sick.get(&device.uuid))
 }
 
-/// Ids of a resource that must not be used, with the reason: all replicas and MIG devices of a sick GPU, a sick MIG
-/// device, what no container could start with, and ids whose device somebody else holds.
+/// Ids of a resource that must not be used, with the reason: all replicas and MIG devices of a sick GPU or one that is
+/// withheld, a sick MIG device, what no container could start with, and ids whose device somebody else holds.
 pub(crate) fn unhealthy(
     resource: &Resource,
     sick: &BTreeMap<String, String>,
+    withheld: &BTreeMap<String, String>,
     held_back: &Blocked,
     answers: &Answers,
 ) -> BTreeMap<String, String> {
@@ -73,6 +74,7 @@ pub(crate) fn unhealthy(
     for device in &resource.devices {
         let why = sickness(sick, device)
             .cloned()
+            .or_else(|| withheld.get(&device.gpu).cloned())
             .or_else(|| answers.obstacle(resource, &device.uuid))
             .or_else(|| held_back.get(&resource.name)?.get(&device.id).cloned());
         if let Some(why) = why {
@@ -165,11 +167,23 @@ mod tests {
     #[test]
     fn all_replicas_and_mig_devices_of_a_sick_gpu_are_unhealthy() {
         let none = Blocked::new();
-        let of = |sick: &[(&str, &str)]| unhealthy(&resource(), &reasons(sick), &none, &answers());
+        let of = |sick: &[(&str, &str)]| {
+            unhealthy(&resource(), &reasons(sick), &BTreeMap::new(), &none, &answers())
+        };
         assert_eq!(ids(&of(&[("GPU-1", "XID 79")])), ["GPU-1::0", "GPU-1::1"]);
         assert_eq!(ids(&of(&[("GPU-2", "XID 79")])), ["MIG-1", "MIG-2"]);
         assert_eq!(ids(&of(&[("MIG-2", "XID 94")])), ["MIG-2"]);
         assert_eq!(ids(&of(&[("GPU-9", "gone")])), [""; 0]);
+    }
+
+    #[test]
+    fn a_gpu_that_is_withheld_is_so_with_all_its_replicas_and_mig_devices() {
+        let withheld = reasons(&[("GPU-1", "being proved"), ("GPU-2", "being proved")]);
+        let sick = reasons(&[("GPU-2", "XID 79")]);
+        let unhealthy = unhealthy(&resource(), &sick, &withheld, &Blocked::new(), &answers());
+        assert_eq!(ids(&unhealthy), ["GPU-1::0", "GPU-1::1", "MIG-1", "MIG-2"]);
+        assert_eq!(unhealthy["GPU-1::0"], "being proved");
+        assert_eq!(unhealthy["MIG-1"], "XID 79");
     }
 
     #[test]
@@ -179,7 +193,7 @@ mod tests {
             "nvidia.com/gpu".to_owned(),
             reasons(&[("GPU-1::0", "held"), ("GPU-3", "held")]),
         )]);
-        let unhealthy = unhealthy(&resource(), &sick, &held, &answers());
+        let unhealthy = unhealthy(&resource(), &sick, &BTreeMap::new(), &held, &answers());
         assert_eq!(unhealthy["GPU-1::0"], "XID 79");
         assert_eq!(unhealthy["GPU-3"], "held");
     }
@@ -189,7 +203,7 @@ mod tests {
     fn what_no_container_could_start_with_is_unhealthy() {
         let none = BTreeMap::new();
         let of = |resource: &Resource, answers: &Answers| -> usize {
-            unhealthy(resource, &none, &Blocked::new(), answers).len()
+            unhealthy(resource, &none, &BTreeMap::new(), &Blocked::new(), answers).len()
         };
         let mut resource = resource();
         let mut answers = answers();

@@ -43,6 +43,8 @@ pub struct Wanted {
     pub plan: Arc<Plan>,
     /// GPUs and MIG devices that must not be used, by UUID, with the reason.
     pub sick: BTreeMap<String, String>,
+    /// GPUs that are well and must not be handed out for now, by UUID, with the reason.
+    pub withheld: BTreeMap<String, String>,
     /// What containers get.
     pub answers: Arc<Answers>,
     /// How the GPUs are connected.

@@ -21,6 +21,7 @@ use crate::health::Health;
 use crate::mps;
 use crate::notice::{Level, Notice, Topic};
 use crate::plugin::Status;
+use crate::proof;
 use crate::runtime::{Tier, Way, assess};
 use crate::settings::Settings;
 use crate::snapshot::{Part, Problem, Snapshot};
@@ -61,6 +62,8 @@ pub(super) struct Node {
     made: Option<Made>,
     plugin: Status,
     shared: mps::Status,
+    /// What there is of proofs; `None` before that is known.
+    proof: Option<Arc<proof::View>>,
     /// What the node should offer, and how its GPUs are connected; `None` before that is known.
     plan: Option<(Arc<Plan>, Arc<Topology>)>,
     /// What was told of the plan.
@@ -89,6 +92,7 @@ impl Node {
             made: None,
             plugin: Status::default(),
             shared: mps::Status::default(),
+            proof: None,
             plan: None,
             remarks: Vec::new(),
             problems: BTreeMap::new(),
@@ -263,6 +267,11 @@ impl Node {
         self.shared = shared;
     }
 
+    /// Takes in what there is of proofs.
+    pub(super) fn prove(&mut self, view: Option<proof::View>) {
+        self.proof = view.map(Arc::new);
+    }
+
     /// The driver must be let go of for this reason, or may be used again.
     pub(super) fn set_release(&mut self, why: Option<String>) {
         if self.release != why {
@@ -316,6 +325,7 @@ impl Node {
                 .map(|remark| (Part::Mps, remark))
                 .into_iter()
                 .collect(),
+            proof: self.proof.clone().unwrap_or_default(),
         }
     }
 

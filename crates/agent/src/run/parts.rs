@@ -20,6 +20,7 @@ use crate::node::Known;
 use crate::notice::{Level, Topic};
 use crate::plugin::holders::{self, CHECKPOINT};
 use crate::plugin::{Ledger, Place};
+use crate::proof;
 use crate::snapshot::{Problem, Snapshot};
 use crate::specs::keep::{Held, Made, Order};
 
@@ -164,6 +165,23 @@ pub(super) async fn specs(
         move || held(Arc::clone(&deps)).boxed()
     };
     crate::specs::keep::keep(deps, orders, made, ledger, books).await;
+}
+
+/// Has GPUs proved, and takes up reports.
+pub(super) async fn proofs(
+    deps: Arc<Deps>,
+    channels: proof::keep::Channels,
+    ledger: Arc<Ledger>,
+    end: impl Future<Output = ()> + Send,
+) {
+    let books: proof::keep::Books = Arc::new({
+        let deps = Arc::clone(&deps);
+        move || {
+            let place = place(&deps);
+            async move { holders::of(&place.kubelet_dir, &place.node).await.held }.boxed()
+        }
+    });
+    proof::keep::keep(deps, channels, ledger, books, end).await;
 }
 
 pub(super) async fn object(deps: Arc<Deps>, to: watch::Sender<Known>) {

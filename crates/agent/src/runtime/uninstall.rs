@@ -28,10 +28,13 @@ use crate::status::markers;
 pub struct Removal {
     /// Sockets of our device plugin in the kubelet's directory; it forgets the resources when they go.
     pub sockets: Vec<PathBuf>,
-    /// Files by which others know of the node: markers, and labels for Node Feature Discovery. Only those that we wrote.
+    /// Files by which others know of the node: markers, and labels for Node Feature Discovery, only those that we wrote; and
+    /// reports of proofs.
     pub files: Vec<PathBuf>,
     /// Specifications that the agent wrote, see [`specs`].
     pub specs: Vec<PathBuf>,
+    /// Directories of these files that go with them.
+    pub dirs: Vec<PathBuf>,
     /// containerd's run of now, to be written down where its configuration is changed.
     pub record: Record,
     /// Whether containerd has not read its configuration since it was last changed.
@@ -70,7 +73,7 @@ pub enum Refused {
         .0.join(", ")
     )]
     InUse(Vec<String>),
-    /// It can't be told which of the marker files are ours.
+    /// It can't be told which files of a directory are ours.
     #[error("`{}` can't be read: {why}; run it as root on the node, and try again", .dir.display())]
     Markers {
         /// Where they are.
@@ -134,12 +137,18 @@ pub fn look_and_plan(root: &Path, fs: &dyn HostFs, host: &Host, sites: Sites) ->
         dir: markers::DIR.into(),
         why: error.to_string(),
     })?;
+    let (reports, dirs) = crate::proof::on_disk(root).map_err(|error| Refused::Markers {
+        dir: crate::proof::DIR.into(),
+        why: error.to_string(),
+    })?;
+    files.extend(reports);
     let is_ours = |path: &PathBuf| crate::labels::is_our_file(root, path);
     files.extend(sites.label_files.into_iter().filter(is_ours));
     files.dedup();
     let removal = Removal {
         sockets: sites.sockets,
         files,
+        dirs,
         specs: specs(fs, &there.home, &spec_paths(&sites.cdi_dir)),
         record: Record::now(fs, host),
         unread: handler::loaded(fs, &there.home) == Loaded::NotYet,
@@ -196,6 +205,8 @@ pub fn plan(host: &Host, there: &There, uses: &Uses, removal: &Removal) -> Resul
             .cloned()
             .map(Step::remove),
     );
+    let dirs = removal.dirs.iter().cloned();
+    plan.steps.extend(dirs.map(|path| Step::RemoveDir { path }));
     if let Some(target) = &keep {
         // Before specifications go: a container that asks for them must start without.
         let settings = WrapperSettings {

@@ -107,7 +107,34 @@ fn of_gpus(before: Option<&GpuNodeStatus>, now: &GpuNodeStatus) -> Vec<Happening
             _ => {}
         }
     }
+    happened.extend(of_proofs(before, now));
     happened
+}
+
+/// A verdict that is new. The first status that is known tells of none: they were told of when they were new.
+fn of_proofs(before: Option<&GpuNodeStatus>, now: &GpuNodeStatus) -> Vec<Happening> {
+    let Some(before) = before else { return Vec::new() };
+    let told = |gpu: &Gpu| {
+        let proof = gpu.proof.as_ref()?;
+        let old = before.gpus.iter().find(|old| old.pci == gpu.pci);
+        let old = old.and_then(|old| old.proof.as_ref());
+        if old.is_some_and(|old| old.started == proof.started && old.verdict == proof.verdict) {
+            return None;
+        }
+        let name = format!("GPU {} ({})", gpu.index, gpu.uuid.as_deref().unwrap_or(&gpu.pci));
+        let is_good = ["PASS", "WARN"].contains(&proof.verdict.as_str());
+        let why = proof
+            .reason
+            .as_ref()
+            .map_or_else(String::new, |why| format!(": {why}"));
+        let what = format!("{name}: {} after {} s{why}", proof.verdict, proof.seconds);
+        Some(Happening {
+            is_warning: !is_good,
+            reason: if is_good { "GpuProven" } else { "GpuNotProven" }.to_owned(),
+            note: advised(&what, proof.hint.as_deref()),
+        })
+    };
+    now.gpus.iter().filter_map(told).collect()
 }
 
 /// A note that is not too long, whose advice is never what is cut.

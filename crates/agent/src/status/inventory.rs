@@ -9,6 +9,7 @@ use pitcrew_core::{Inventory, catalog, health};
 use pitcrew_host::Host;
 use pitcrew_host::facts::{DistributionKind, PciGpu};
 
+use super::proven;
 use crate::plugin::sickness;
 use crate::snapshot::Snapshot;
 
@@ -45,6 +46,7 @@ pub fn status(snapshot: &Snapshot) -> GpuNodeStatus {
         },
         distribution: host.and_then(distribution),
         containerd: host.and_then(|host| Some(host.containerd.value()?.version.value()?.to_string())),
+        proof_request: snapshot.proof.answered.clone(),
         resources: resources(snapshot),
         gpus,
         conditions: Vec::new(),
@@ -106,6 +108,7 @@ fn on_the_bus(index: i32, gpu: &PciGpu) -> Gpu {
         hint: None,
         mig: None,
         pods: None,
+        proof: None,
     }
 }
 
@@ -130,6 +133,7 @@ fn gpu(snapshot: &Snapshot, gpu: &pitcrew_core::Gpu) -> Gpu {
         reason,
         hint,
         mig: mig(gpu),
+        proof: proven::of_gpu(snapshot, gpu),
         pods: pods.map(|(held, uuid)| int(held.get(uuid).map_or(0, BTreeSet::len))),
         uuid,
     }

@@ -10,6 +10,7 @@ use pitcrew_host::Host;
 use pitcrew_host::facts::DistributionKind;
 
 use super::inventory::{self, counted};
+use super::proven;
 use crate::plugin::sickness;
 use crate::runtime::Tier;
 use crate::snapshot::{Part, Problem, Snapshot};
@@ -40,7 +41,7 @@ pub const HANDLER_PENDING: &str = "HandlerPending";
 pub const HANDLER_MISSING: &str = "HandlerMissing";
 
 impl Judgement {
-    fn holds(kind: &'static str, reason: &str, message: impl Into<String>) -> Self {
+    pub(super) fn holds(kind: &'static str, reason: &str, message: impl Into<String>) -> Self {
         Self {
             kind,
             status: ConditionStatus::True,
@@ -50,7 +51,12 @@ impl Judgement {
         }
     }
 
-    fn fails(kind: &'static str, reason: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn fails(
+        kind: &'static str,
+        reason: &str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
         Self {
             status: ConditionStatus::False,
             hint: Some(hint.into()),
@@ -58,7 +64,7 @@ impl Judgement {
         }
     }
 
-    fn unknown(
+    pub(super) fn unknown(
         kind: &'static str,
         reason: &str,
         message: impl Into<String>,
@@ -95,7 +101,14 @@ pub fn judge(snapshot: &Snapshot) -> Vec<Judgement> {
     let parts = [driver(snapshot), runtime(snapshot), devices(snapshot)];
     let ready = ready(&parts);
     let [driver, runtime, devices] = parts;
-    vec![ready, driver, runtime, devices, healthy(snapshot), proven()]
+    vec![
+        ready,
+        driver,
+        runtime,
+        devices,
+        healthy(snapshot),
+        proven::proven(snapshot),
+    ]
 }
 
 /// A node is ready when its driver, its runtime and its devices are; else it is what the first that isn't says.
@@ -375,6 +388,9 @@ fn devices(snapshot: &Snapshot) -> Judgement {
         None => told.join(", "),
     };
     if resources.iter().all(|resource| resource.allocatable == 0) {
+        if let Some(withheld) = proven::withheld(snapshot, &told) {
+            return withheld;
+        }
         return Judgement::fails(
             kind,
             "NoHealthyDevice",
@@ -514,15 +530,5 @@ fn healthy(snapshot: &Snapshot) -> Judgement {
         kind,
         "AllHealthy",
         format!("nothing is wrong with {}", counted(gpus.len(), "GPU")),
-    )
-}
-
-/// No proof runs yet; when one does, it says so here.
-fn proven() -> Judgement {
-    Judgement::unknown(
-        kind::PROVEN,
-        "NotProven",
-        "no proof has run on these GPUs",
-        "none is needed for readiness",
     )
 }

@@ -60,7 +60,11 @@ async fn on_the_node(deps: &Deps, mut snapshots: watch::Receiver<Snapshot>) {
         if has_looked(&snapshot) || started.elapsed() >= FIRST_LOOK {
             let judgements = judge::judge(&snapshot);
             tell(deps, &before, &judgements);
-            let files = markers::wanted(&judgements, snapshot.host.as_deref());
+            let files = markers::wanted(
+                &judgements,
+                snapshot.host.as_deref(),
+                super::proven::has_computed(&snapshot),
+            );
             let outcome = markers::sync(&deps.root, &files);
             let now = Some(marker_notice(&outcome));
             if trouble != now {
@@ -112,7 +116,8 @@ fn tell(deps: &Deps, before: &[Judgement], now: &[Judgement]) {
     for judgement in now {
         let old = before.iter().find(|old| old.kind == judgement.kind);
         let is_new = old.is_none_or(|old| old.status != judgement.status || old.reason != judgement.reason);
-        if !is_new || judgement.kind == pitcrew_api::condition::kind::PROVEN {
+        let is_proof = judgement.kind == pitcrew_api::condition::kind::PROVEN;
+        if !is_new || is_proof && judgement.status == ConditionStatus::Unknown {
             continue;
         }
         let level = match (judgement.status, &judgement.hint) {

@@ -1,8 +1,8 @@
 //! Files in `/run/nvidia/validations` by which others wait for a node: those that NVIDIA's validator writes.
 //!
 //! Ours begin with a line that says so. A file without it is of a running NVIDIA operator (or of a person): while there
-//! is one nothing is written, and it is never touched. `cuda-ready` says that a CUDA program ran; it is not written
-//! before one did.
+//! is one nothing is written, and it is never touched. `cuda-ready` says that a CUDA program ran: a proof did, under this
+//! driver and since the node's boot.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,7 @@ const FOREIGN: [&str; 5] = [
     "cuda-ready",
     ".driver-ctr-ready",
 ];
-const OURS: [&str; 3] = ["driver-ready", "toolkit-ready", "plugin-ready"];
+const OURS: [&str; 4] = ["driver-ready", "toolkit-ready", "plugin-ready", "cuda-ready"];
 
 /// What became of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +46,12 @@ pub enum Outcome {
 /// The files that should be there, by name, with what they hold.
 ///
 /// Each stands for what comes before it too, as it is with NVIDIA's validator: `toolkit-ready` for the driver and the
-/// runtime, `plugin-ready` for all.
-pub fn wanted(judgements: &[Judgement], host: Option<&Host>) -> BTreeMap<&'static str, String> {
+/// runtime, `plugin-ready` for all. `cuda-ready` stands for driver and runtime, and for a program that has computed.
+pub fn wanted(
+    judgements: &[Judgement],
+    host: Option<&Host>,
+    has_computed: bool,
+) -> BTreeMap<&'static str, String> {
     let holds = |kind: &str| {
         judgements
             .iter()
@@ -58,6 +62,9 @@ pub fn wanted(judgements: &[Judgement], host: Option<&Host>) -> BTreeMap<&'stati
         files.insert("driver-ready", format!("{MARK}{}", driver_roots(host)));
         if holds(kind::RUNTIME_READY) {
             files.insert("toolkit-ready", MARK.to_owned());
+            if has_computed {
+                files.insert("cuda-ready", MARK.to_owned());
+            }
             if holds(kind::DEVICES_ADVERTISED) {
                 files.insert("plugin-ready", MARK.to_owned());
             }
@@ -211,19 +218,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         assert_eq!(
-            sync(root, &wanted(&judged(&[]), None)).unwrap(),
+            sync(root, &wanted(&judged(&[]), None, false)).unwrap(),
             Outcome::Kept {
                 written: vec![],
                 removed: vec![]
             }
         );
         assert!(!below(root).exists(), "nothing to write, nothing made");
-        sync(root, &wanted(&judged(&ALL[..1]), None)).unwrap();
+        sync(root, &wanted(&judged(&ALL[..1]), None, false)).unwrap();
         assert_eq!(names(root), ["driver-ready"]);
-        sync(root, &wanted(&judged(&ALL), None)).unwrap();
+        sync(root, &wanted(&judged(&ALL), None, false)).unwrap();
         assert_eq!(names(root), ["driver-ready", "plugin-ready", "toolkit-ready"]);
         // Without a driver a runtime is ready for nothing.
-        let outcome = sync(root, &wanted(&judged(&ALL[1..]), None)).unwrap();
+        let outcome = sync(root, &wanted(&judged(&ALL[1..]), None, false)).unwrap();
         assert_eq!(
             outcome,
             Outcome::Kept {
@@ -237,7 +244,7 @@ mod tests {
     #[test]
     fn what_is_right_already_is_not_written_again() {
         let root = tempfile::tempdir().unwrap();
-        let files = wanted(&judged(&ALL), None);
+        let files = wanted(&judged(&ALL), None, false);
         sync(root.path(), &files).unwrap();
         let nothing = Outcome::Kept {
             written: vec![],
@@ -252,10 +259,10 @@ mod tests {
         let dir = below(root.path());
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("toolkit-ready"), "").unwrap();
-        let outcome = sync(root.path(), &wanted(&judged(&ALL), None)).unwrap();
+        let outcome = sync(root.path(), &wanted(&judged(&ALL), None, false)).unwrap();
         assert_eq!(outcome, Outcome::Foreign(vec!["toolkit-ready"]));
         assert_eq!(names(root.path()), ["toolkit-ready"]);
-        sync(root.path(), &wanted(&judged(&[]), None)).unwrap();
+        sync(root.path(), &wanted(&judged(&[]), None, false)).unwrap();
         assert!(ours(root.path()).unwrap().is_empty());
         assert_eq!(fs::read_to_string(dir.join("toolkit-ready")).unwrap(), "");
     }
@@ -263,9 +270,9 @@ mod tests {
     #[test]
     fn what_we_wrote_before_an_operator_came_goes_when_it_is_no_longer_true() {
         let root = tempfile::tempdir().unwrap();
-        sync(root.path(), &wanted(&judged(&ALL), None)).unwrap();
+        sync(root.path(), &wanted(&judged(&ALL), None, false)).unwrap();
         fs::write(below(root.path()).join("driver-ready"), "IS_HOST_DRIVER=true\n").unwrap();
-        let outcome = sync(root.path(), &wanted(&judged(&[]), None)).unwrap();
+        let outcome = sync(root.path(), &wanted(&judged(&[]), None, false)).unwrap();
         assert_eq!(outcome, Outcome::Foreign(vec!["driver-ready"]));
         assert_eq!(names(root.path()), ["driver-ready"]);
     }
@@ -278,7 +285,7 @@ mod tests {
         let aim = root.path().join("aim");
         fs::write(&aim, MARK).unwrap();
         std::os::unix::fs::symlink(&aim, dir.join("driver-ready")).unwrap();
-        let outcome = sync(root.path(), &wanted(&judged(&ALL), None)).unwrap();
+        let outcome = sync(root.path(), &wanted(&judged(&ALL), None, false)).unwrap();
         assert_eq!(outcome, Outcome::Foreign(vec!["driver-ready"]));
         assert_eq!(fs::read_to_string(aim).unwrap(), MARK);
     }
@@ -286,7 +293,7 @@ mod tests {
     #[test]
     fn ours_are_told_from_those_of_others_by_what_is_in_them() {
         let root = tempfile::tempdir().unwrap();
-        sync(root.path(), &wanted(&judged(&ALL), None)).unwrap();
+        sync(root.path(), &wanted(&judged(&ALL), None, false)).unwrap();
         assert_eq!(ours(root.path()).unwrap().len(), 3);
         fs::write(below(root.path()).join("plugin-ready"), "").unwrap();
         let names = ["driver-ready", "toolkit-ready"].map(|name| Path::new(DIR).join(name));
@@ -297,7 +304,7 @@ mod tests {
     #[test]
     fn a_shell_reads_the_drivers_roots() {
         let root = tempfile::tempdir().unwrap();
-        sync(root.path(), &wanted(&judged(&ALL), None)).unwrap();
+        sync(root.path(), &wanted(&judged(&ALL), None, false)).unwrap();
         let file = below(root.path()).join("driver-ready");
         let script = format!(
             "set -eu; . {}; echo $IS_HOST_DRIVER $NVIDIA_DRIVER_ROOT $DRIVER_ROOT_CTR_PATH $NVIDIA_DEV_ROOT $DEV_ROOT_CTR_PATH",

@@ -180,6 +180,7 @@ impl Cluster {
             host: Arc::new(pitcrew_host::HostRoots::new(pitcrew_host::Roots::under("/"))),
             root: self.root.path().to_owned(),
             system: Arc::new(Nothing),
+            prover: Arc::new(pitcrew_agent::deps::NoProver),
             client: Some(self.client()),
             clock: self.clock.clone(),
             notices,

@@ -482,6 +482,7 @@ async fn a_node_on_its_own_keeps_its_marker_files() {
         host: Arc::new(pitcrew_host::HostRoots::new(pitcrew_host::Roots::under("/"))),
         root: root.path().to_owned(),
         system: Arc::new(Nothing),
+        prover: Arc::new(pitcrew_agent::deps::NoProver),
         client: None,
         clock: Arc::new(Told(AtomicU64::new(0))),
         notices,

@@ -47,6 +47,7 @@ pub(crate) fn looked((root, machine): &(HostRoot, Machine)) -> Snapshot {
         tier: Tier::Native,
         problems: BTreeMap::new(),
         remarks: BTreeMap::new(),
+        proof: std::sync::Arc::default(),
     }
 }
 
@@ -86,6 +87,7 @@ pub(crate) fn nothing_known() -> Snapshot {
         tier: Tier::Unknown,
         problems: BTreeMap::new(),
         remarks: BTreeMap::new(),
+        proof: std::sync::Arc::default(),
     }
 }
 

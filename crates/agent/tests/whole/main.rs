@@ -6,5 +6,6 @@ mod bench;
 mod driver;
 mod health;
 mod node;
+mod proof;
 mod specs;
 mod wanted;

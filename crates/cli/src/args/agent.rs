@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum, value_parser};
 
 use crate::env;
+use crate::prove::ProveProfile;
 
 /// Arguments of `pitcrew agent`.
 #[derive(Debug, Args)]
@@ -235,6 +236,27 @@ pub struct AgentRunArgs {
     #[arg(long, value_name = "KEY", env = env::STARTUP_TAINT, hide_env_values = true)]
     #[arg(default_value = "pitcrew.dev/not-ready")]
     pub startup_taint: String,
+    /// How much a proof of GPUs tests
+    ///
+    /// This and what follows of proofs is the default of this node: `spec.proof` of its `GpuNode` stands above it.
+    #[arg(long, value_enum, value_name = "PROFILE", env = env::PROOF_PROFILE, hide_env_values = true)]
+    #[arg(default_value_t)]
+    pub proof_profile: ProveProfile,
+    /// Prove each GPU that no proof holds for: a new one, and all after a boot or a change of the driver
+    ///
+    /// Never one that a pod holds.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::PROOF_WHEN_UNPROVEN, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
+    pub proof_when_unproven: bool,
+    /// Prove each GPU again when its last proof is so old, in hours or days: `12h`, `7d`
+    #[arg(long, value_name = "INTERVAL", env = env::PROOF_EVERY, hide_env_values = true)]
+    pub proof_every: Option<String>,
+    /// Hand a GPU to pods only while a proof of it holds
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(env = env::PROOF_GATES_READINESS, hide_env_values = true, action = clap::ArgAction::Set)]
+    #[arg(value_parser = clap::builder::BoolishValueParser::new(), default_value = "false")]
+    pub proof_gates_readiness: bool,
     /// Ask no API server: no labels, no status
     #[arg(long)]
     pub no_api: bool,

@@ -28,7 +28,7 @@ pub struct ProveRunArgs {
     #[arg(long, env = env::CUDA_FORCE_PTX_JIT, hide_env_values = true)]
     #[arg(value_parser = clap::builder::BoolishValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub ptx: bool,
-    /// Test GPUs too that other processes hold
+    /// Test GPUs too that other processes or pods hold
     ///
     /// What they reach then says nothing about them, and the report says so.
     #[arg(long)]
@@ -63,6 +63,10 @@ pub struct ProveRunArgs {
     /// Namespace of that pod; that of its service account by default
     #[arg(long, value_name = "NAME", env = env::POD_NAMESPACE, hide_env_values = true)]
     pub pod_namespace: Option<String>,
+    /// The kubelet's directory on the node, whose socket says which GPUs pods hold
+    #[arg(long, value_name = "DIR", env = env::KUBELET_DIR, hide_env_values = true)]
+    #[arg(default_value = "/var/lib/kubelet")]
+    pub kubelet_dir: PathBuf,
     /// Ways to write the report.
     #[command(flatten)]
     pub views: ProveViewArgs,

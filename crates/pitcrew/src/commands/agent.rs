@@ -18,6 +18,7 @@ mod client;
 mod driver;
 mod in_root;
 mod overrides;
+mod prover;
 mod service;
 mod settings;
 mod system;
@@ -97,7 +98,9 @@ async fn serve(
     for remark in overrides::remarks(args) {
         output.remark(&remark)?;
     }
+    let prover = prover::Processes::new(global, args.scenario.as_deref(), &settings.node);
     let deps = Deps {
+        prover: Arc::new(prover),
         driver: Arc::new(driver::AgentDriver::open(global, args.scenario.as_deref())?),
         host: Arc::new(host),
         root: global.root.clone(),

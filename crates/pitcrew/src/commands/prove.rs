@@ -1,6 +1,7 @@
 //! `pitcrew prove`: reports of tested GPUs, one or many.
 
 mod board;
+mod holders;
 #[cfg(feature = "sim")]
 mod imaginary;
 #[cfg(not(feature = "sim"))]
@@ -37,18 +38,27 @@ pub(crate) fn run(
 ) -> Result<ExitStatus, Error> {
     match args.command {
         None => proving::run(&args.run, global, output),
-        Some(ProveCommand::Show(args)) => show(&args, output),
+        Some(ProveCommand::Show(args)) => show(&args, global, output),
         Some(ProveCommand::Merge(args)) => merge(&args, output),
     }
 }
 
-fn show(args: &ProveShowArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
+fn show(args: &ProveShowArgs, global: &GlobalArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
     let mut report = read(&args.report)?;
     if let Some(path) = &args.thresholds {
         report = proof::judge(report.evidence, &thresholds(path)?);
     }
+    hand_over(&report, &args.views, global)?;
     write(&report, &args.views, output)?;
     Ok(exit_status(report.verdict, args.strict))
+}
+
+/// Hands a report to this node's agent, where that was asked for.
+pub(crate) fn hand_over(report: &Report, views: &ProveViewArgs, global: &GlobalArgs) -> Result<(), Error> {
+    if views.hand_over {
+        pitcrew_agent::proof::hand_over(&global.root, report).map_err(Error::HandOver)?;
+    }
+    Ok(())
 }
 
 /// Prints a report as it was asked for, and writes it to the files that were.

@@ -139,6 +139,7 @@ async fn an_agent_with_a_pods_token_says_all_that_it_has_to_say() {
         host: Arc::new(HostRoots::new(Roots::under("/"))),
         root: root.path().to_owned(),
         system: Arc::new(Nothing),
+        prover: Arc::new(pitcrew_agent::deps::NoProver),
         client: Some(token.client().await),
         clock: Arc::new(Now),
         notices,

@@ -362,6 +362,7 @@ pub(super) fn deps(host: &Host, policy: Policy) -> (Arc<Deps>, UnboundedReceiver
         host: Arc::new(host.clone()),
         root: host.root.clone(),
         system: Arc::new(host.clone()),
+        prover: Arc::new(crate::deps::NoProver),
         client: None,
         clock: Arc::new(Idle),
         notices,

@@ -87,6 +87,7 @@ impl Node {
         let (known, host) = (self.known.as_ref()?, self.host.as_ref()?);
         let config = &self.config.as_ref()?.config;
         let made = self.made.as_ref()?;
+        let proof = self.proof.as_ref()?;
         let plugin = &config.flags.plugin;
         let choice = self.choice(config)?;
         let answers = Answers {
@@ -104,6 +105,7 @@ impl Node {
         Some(Wanted {
             plan,
             sick: self.health.sick().clone(),
+            withheld: proof.withheld.clone(),
             answers: Arc::new(answers),
             topology,
             policy: plugin.sharing_policy,

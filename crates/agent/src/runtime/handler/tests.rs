@@ -353,6 +353,7 @@ fn a_running_container_of_the_handler_keeps_its_wrapper() {
         unread: false,
         sockets: Vec::new(),
         files: Vec::new(),
+        dirs: Vec::new(),
         specs: Vec::new(),
         wrapper_too: true,
     };

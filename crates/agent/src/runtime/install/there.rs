@@ -141,7 +141,8 @@ impl There {
         };
         let versions: BTreeSet<String> = names(&home)
             .into_iter()
-            .filter_map(|(name, is_dir)| (is_dir && name != BIN).then_some(name))
+            // Reports of proofs may lie beside them.
+            .filter_map(|(name, is_dir)| (is_dir && name != BIN && name != "proofs").then_some(name))
             .collect();
         let mut leftovers = Vec::new();
         let own_dirs = versions.iter().map(|version| home.join(version));

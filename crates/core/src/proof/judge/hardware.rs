@@ -6,8 +6,8 @@ use crate::proof::thresholds::Thresholds;
 use crate::proof::{Counters, DeviceEvidence, ReasonCode, Verdict};
 use crate::xid::{self, Severity};
 
-pub(super) fn of_device(device: &DeviceEvidence, thresholds: &Thresholds, found: &mut Found) {
-    xids(device, found);
+pub(super) fn of_device(device: &DeviceEvidence, share: bool, thresholds: &Thresholds, found: &mut Found) {
+    xids(device, share || device.is_shared(), found);
     memory(&device.before, &device.after, found);
     pcie(&device.before, &device.after, thresholds, found);
     if device.device.ecc == Some(false) {
@@ -22,7 +22,7 @@ pub(super) fn of_device(device: &DeviceEvidence, thresholds: &Thresholds, found:
     }
 }
 
-fn xids(device: &DeviceEvidence, found: &mut Found) {
+fn xids(device: &DeviceEvidence, is_shared: bool, found: &mut Found) {
     let mut seen = Vec::new();
     for event in &device.xids {
         if seen.contains(&event.number) {
@@ -33,7 +33,9 @@ fn xids(device: &DeviceEvidence, found: &mut Found) {
         let what = known.map_or("it isn't in the table", |known| known.name);
         let text = format!("XID {}: {what}", event.number);
         let (verdict, code) = match (event.number, known.map(|known| known.severity)) {
-            // They are a program's own mistakes, and the only program is this one.
+            // They are a program's own mistakes. Beside others it can't be told whose.
+            (13 | 31 | 43 | 45, _) if is_shared => (Verdict::Warn, ReasonCode::Xid),
+            // The only program is this one.
             (13 | 31 | 43 | 45, _) => (Verdict::ErrorSetup, ReasonCode::OwnXid),
             (92 | 94, _) | (_, Some(Severity::Gpu | Severity::Hardware)) => {
                 (Verdict::FailHardware, ReasonCode::Xid)

@@ -167,6 +167,12 @@ fn the_gpus_own_reports_are_failures_of_hardware() {
             (Verdict::ErrorSetup, vec![ReasonCode::OwnXid]),
             "{number}"
         );
+        // Beside other programs it may be theirs.
+        let shared = after(|evidence: &mut Evidence| {
+            evidence.run.share = true;
+            xid(number)(evidence);
+        });
+        assert_eq!(shared, (Verdict::Warn, vec![ReasonCode::Xid]), "{number}");
     }
     let counters =
         |change: fn(&mut Counters)| move |evidence: &mut Evidence| change(&mut evidence.devices[0].after);

@@ -18,8 +18,8 @@ use tokio::process::Child;
 
 use super::system::{Host, PATIENCE};
 
-/// The variable that names a session.
-const MARK: &str = "PITCREW_SERVICE";
+/// The variable that names a session, or a process group.
+pub(super) const MARK: &str = "PITCREW_SERVICE";
 /// There where systemd is the node's first process (`sd_booted(3)`).
 const SYSTEMD: &str = "run/systemd/system";
 /// Between two looks at a process.
@@ -238,14 +238,14 @@ impl Process for Session {
 
 /// A process, and when it began: numbers are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    pid: u32,
+pub(super) struct Seen {
+    pub(super) pid: u32,
     /// In ticks since the machine's start.
     begun: u64,
 }
 
 impl Seen {
-    fn look(pid: u32) -> Option<Self> {
+    pub(super) fn look(pid: u32) -> Option<Self> {
         let stat = Stat::read(pid)?;
         Some(Self {
             pid,
@@ -253,11 +253,11 @@ impl Seen {
         })
     }
 
-    fn is_there(self) -> bool {
+    pub(super) fn is_there(self) -> bool {
         Stat::read(self.pid).is_some_and(|stat| stat.begun == self.begun && !stat.is_dead)
     }
 
-    async fn gone(self) {
+    pub(super) async fn gone(self) {
         while self.is_there() {
             tokio::time::sleep(LOOK).await;
         }
@@ -268,6 +268,7 @@ impl Seen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     is_dead: bool,
+    group: u32,
     session: u32,
     begun: u64,
 }
@@ -283,6 +284,7 @@ impl Stat {
         let fields: Vec<&str> = rest.split_whitespace().collect();
         Some(Self {
             is_dead: matches!(*fields.first()?, "Z" | "X"),
+            group: fields.get(2)?.parse().ok()?,
             session: fields.get(3)?.parse().ok()?,
             begun: fields.get(19)?.parse().ok()?,
         })
@@ -292,6 +294,16 @@ impl Stat {
 /// The session of this name: its leader alone, as all that it starts has its environment.
 fn marked(name: &str) -> io::Result<Option<Seen>> {
     let mark = format!("{MARK}={name}");
+    Ok(leaders(&mark, |stat| stat.session)?.into_iter().next())
+}
+
+/// The leaders of process groups that have this variable, as `NAME=value`.
+pub(super) fn groups(mark: &str) -> io::Result<Vec<Seen>> {
+    leaders(mark, |stat| stat.group)
+}
+
+fn leaders(mark: &str, led_by: impl Fn(&Stat) -> u32) -> io::Result<Vec<Seen>> {
+    let mut leaders = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let pid = entry
             .file_name()
@@ -299,7 +311,7 @@ fn marked(name: &str) -> io::Result<Option<Seen>> {
             .and_then(|name| name.parse::<u32>().ok());
         let Some(pid) = pid else { continue };
         let Some(stat) = Stat::read(pid) else { continue };
-        if stat.is_dead || stat.session != pid {
+        if stat.is_dead || led_by(&stat) != pid {
             continue;
         }
         // Not ours to read, or gone.
@@ -307,13 +319,13 @@ fn marked(name: &str) -> io::Result<Option<Seen>> {
             continue;
         };
         if env.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes()) {
-            return Ok(Some(Seen {
+            leaders.push(Seen {
                 pid,
                 begun: stat.begun,
-            }));
+            });
         }
     }
-    Ok(None)
+    Ok(leaders)
 }
 
 #[cfg(test)]

@@ -9,9 +9,11 @@ use pitcrew_agent::config::{Fallback, Source, Sources};
 use pitcrew_agent::health::XidFilter;
 use pitcrew_agent::labels::SinkKind;
 use pitcrew_agent::mps::Policy;
+use pitcrew_agent::proof;
 use pitcrew_agent::runtime::restart::Consent;
 use pitcrew_agent::runtime::toolkit_env;
-use pitcrew_cli::{AgentRunArgs, ConfigFallback, LabelSink, MpsComputeMode};
+use pitcrew_cli::{AgentRunArgs, ConfigFallback, LabelSink, MpsComputeMode, ProveProfile};
+use pitcrew_core::proof::Profile;
 
 use super::overrides;
 use crate::error::Error;
@@ -45,6 +47,22 @@ pub(super) fn of(args: &AgentRunArgs, root: &Path, namespace: &str) -> Result<Se
         LabelSink::File => SinkKind::File,
     });
     settings.startup_taint = Some(args.startup_taint.clone()).filter(|key| !key.is_empty());
+    settings.proof = proof::Policy {
+        profile: match args.proof_profile {
+            ProveProfile::Smoke => Profile::Smoke,
+            ProveProfile::Prove => Profile::Prove,
+            ProveProfile::Burn => Profile::Burn,
+            ProveProfile::Soak => Profile::Soak,
+        },
+        when_unproven: args.proof_when_unproven,
+        every: match &args.proof_every {
+            Some(text) => Some(proof::parse_every(text).ok_or_else(|| Error::ProofInterval(text.clone()))?),
+            None => None,
+        },
+        request: None,
+        gates_readiness: args.proof_gates_readiness,
+    };
+    settings.imaginary = args.scenario.is_some();
     settings.pace.look = Duration::from_secs(args.look_interval.into());
     settings.hook.binary = hook(args);
     settings.consent = Consent {
@@ -187,6 +205,24 @@ mod tests {
             asked(&["--startup-taint=a/b"]).startup_taint.as_deref(),
             Some("a/b")
         );
+    }
+
+    #[test]
+    fn proofs_are_asked_for_by_flags() {
+        let words = [
+            "--proof-profile=smoke",
+            "--proof-when-unproven",
+            "--proof-every=7d",
+            "--proof-gates-readiness=true",
+        ];
+        let expected = proof::Policy {
+            profile: Profile::Smoke,
+            when_unproven: true,
+            every: Some(Duration::from_hours(7 * 24)),
+            request: None,
+            gates_readiness: true,
+        };
+        assert_eq!(asked(&words).proof, expected);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a proof runs on, made ready: a driver that does not start is given up, and so is one that is not waited for any
 //! more.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -11,6 +12,7 @@ use pitcrew_cli::{GlobalArgs, ProveRunArgs};
 use pitcrew_core::Inventory;
 use pitcrew_core::proof::{Driver, SetupError, SetupErrorCode, Unread};
 
+use super::holders;
 use super::imaginary;
 use super::rack::{Rack, Target, choose};
 use super::real::{self, Machine};
@@ -53,23 +55,25 @@ pub(super) fn prepare(
     stop: &AtomicBool,
 ) -> Result<Start, Error> {
     if let Some(name) = &args.scenario {
-        return of_scenario(name, args).map(|prepared| Start::Ready(Box::new(prepared)));
+        return ready(of_scenario(name, args)?, args, global);
     }
     let patience = driver::deadline(global, None).saturating_sub(MARGIN);
     let (sender, ready) = mpsc::channel();
-    let (gpus, share, ptx, global) = (args.gpus.clone(), args.share, args.ptx, global.clone());
-    let work = move || {
-        let _ = sender.send(of_machine(&gpus, share, ptx, &global, begin, patience));
+    let work = {
+        let (gpus, share, ptx, global) = (args.gpus.clone(), args.share, args.ptx, global.clone());
+        move || {
+            let _ = sender.send(of_machine(&gpus, share, ptx, &global, begin, patience));
+        }
     };
     let thread = thread::Builder::new().name("proof-start".to_owned()).spawn(work);
     thread.map(drop).map_err(Error::NoThread)?;
     loop {
         match ready.recv_timeout(LOOK) {
             Ok(result) => {
-                return Ok(match result? {
-                    Ok(prepared) => Start::Ready(Box::new(prepared)),
-                    Err(error) => Start::Failed(error),
-                });
+                return match result? {
+                    Ok(prepared) => ready(prepared, args, global),
+                    Err(error) => Ok(Start::Failed(error)),
+                };
             }
             Err(RecvTimeoutError::Disconnected) => {
                 return Ok(Start::Failed(SetupError {
@@ -99,6 +103,12 @@ pub(super) fn prepare(
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
+}
+
+/// What a pod holds is not touched.
+fn ready(mut prepared: Prepared, args: &ProveRunArgs, global: &GlobalArgs) -> Result<Start, Error> {
+    prepared.targets = holders::refuse(prepared.targets, args, global)?;
+    Ok(Start::Ready(Box::new(prepared)))
 }
 
 fn of_scenario(name: &str, args: &ProveRunArgs) -> Result<Prepared, Error> {
@@ -151,7 +161,7 @@ fn of_machine(
     };
     let (machine, targets) = match &inventory {
         Some(inventory) => {
-            seen.look(inventory);
+            seen.look(inventory, &BTreeMap::new());
             let machine = machine.watched(Arc::clone(&seen), inventory);
             let targets = machine.shown(choose(inventory, gpus, share)?);
             (machine, targets)

@@ -104,6 +104,8 @@ pub(super) fn run(
         Some(_) => imaginary_seconds(&evidence),
     };
     let report = proof::judge(evidence, &thresholds);
+    // First, as who reads the output may be gone.
+    super::hand_over(&report, &args.views, global)?;
     super::write(&report, &args.views, output)?;
     // Only now: to let go of the driver takes its time.
     drop(start);

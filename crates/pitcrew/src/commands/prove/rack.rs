@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pitcrew_core::gpu::{GpuProcess, ProcessKind};
+use pitcrew_core::gpu::{GpuProcess, GpuReadings, ProcessKind};
 use pitcrew_core::inventory::Link;
 use pitcrew_core::proof::{Device, PeerPath, PeerRoute, Process, SetupError, SetupErrorCode, Unread};
-use pitcrew_core::{Gpu, Inventory};
+use pitcrew_core::{Gpu, Inventory, Reading};
 use pitcrew_prove::progress::Progress;
 use pitcrew_prove::run::{Options, Outcomes};
 
@@ -122,7 +122,9 @@ fn of_gpu(gpu: &Gpu, share: bool) -> Vec<Target> {
             })
             .unwrap_or_default();
         Target {
-            setup_error: (!share).then(|| in_use(&device, &processes)).flatten(),
+            setup_error: (!share)
+                .then(|| in_use(&device, &processes).or_else(|| not_told(&device, readings)))
+                .flatten(),
             device,
             gpu_uuid: gpu_uuid.clone(),
             processes: processes
@@ -182,6 +184,24 @@ fn of_gpu(gpu: &Gpu, share: bool) -> Vec<Target> {
             )
         })
         .collect()
+}
+
+/// Where the driver doesn't say who uses a GPU, somebody may.
+fn not_told(device: &Device, readings: &GpuReadings) -> Option<SetupError> {
+    let why = match &readings.processes {
+        Reading::Value(_) => return None,
+        Reading::NotSupported => "the driver does not list them",
+        Reading::Failed(why) => why,
+    };
+    Some(SetupError {
+        code: SetupErrorCode::InUse,
+        message: format!(
+            "whether other processes use {} can't be told: {why}",
+            device.title()
+        ),
+        fix: Some("if none does, test it with `--share`".to_owned()),
+        cuda_error: None,
+    })
 }
 
 /// A GPU that computes for somebody is not disturbed. One that only draws is shared, and the report says so.

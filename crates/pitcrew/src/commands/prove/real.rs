@@ -1,6 +1,6 @@
 //! The GPUs of this machine, through its driver.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pitcrew_core::Inventory;
 use pitcrew_core::inventory::Link;
 use pitcrew_core::proof::{Device, Driver, PeerPath, SetupError, SetupErrorCode};
+use pitcrew_host::libraries;
 use pitcrew_prove::cuda::{self, Gpu, Library};
 use pitcrew_prove::device::{self, DeviceFacts};
 use pitcrew_prove::pace::Wall;
@@ -35,9 +36,10 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Loads the driver, of which nobody has been told yet what it said of its GPUs.
+    /// Loads the driver, of which nobody has been told yet what it said of its GPUs: what the loader finds, or where the
+    /// machine's root is another directory, what lies there.
     pub(super) fn load(root: &Path, ptx_alone: bool, begin: Instant) -> Result<Self, cuda::SetupError> {
-        let library = Arc::new(Library::open(None, &root.join("dev"))?);
+        let library = Arc::new(Library::open(library_below(root).as_deref(), Path::new("/dev"))?);
         let visible = (0..library.devices())
             .map(|ordinal| Gpu::facts_of(&library, ordinal))
             .collect::<Result<_, _>>()?;
@@ -190,6 +192,13 @@ impl Rack for Machine {
             time,
         ))
     }
+}
+
+/// The driver's library below a root that isn't this process's own, as in the agent's pod.
+fn library_below(root: &Path) -> Option<PathBuf> {
+    let below = |directory: &&str| root.join(directory.trim_start_matches('/')).join(cuda::SONAME);
+    let mut found = libraries::DIRECTORIES.iter().map(|directory| below(&directory));
+    (root != Path::new("/")).then(|| found.find(|path| path.exists()))?
 }
 
 fn with_facts(device: Device, facts: &DeviceFacts) -> Device {

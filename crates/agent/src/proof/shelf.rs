@@ -1,0 +1,209 @@
+//! The directory that reports are handed over in.
+//!
+//! Whoever may write there may say that a GPU is proven: it belongs to root, and what belongs to anybody else, what others
+//! can write to, and what is no plain file is not read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use pitcrew_core::proof::{self, MAX_BYTES, Report};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use serde::{Deserialize, Serialize};
+
+/// Where reports are, on the host.
+pub const DIR: &str = "/var/lib/pitcrew/proofs";
+/// Names of reports end so; what begins with a dot is not finished, or not a report.
+const ENDING: &str = ".json";
+/// Which requests were answered.
+const REQUESTS: &str = ".requests.json";
+/// Most names that are looked at.
+const MOST: usize = 1_000;
+
+/// A file as it was when it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    size: u64,
+    modified: SystemTime,
+    inode: u64,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            size: metadata.len(),
+            modified: metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// A file that is new, or another one than before.
+#[derive(Debug)]
+pub(super) struct New {
+    pub(super) name: String,
+    pub(super) stamp: Stamp,
+    pub(super) report: Result<Report, String>,
+}
+
+/// The directory.
+#[derive(Debug, Clone)]
+pub(super) struct Shelf {
+    dir: PathBuf,
+}
+
+/// The request that was answered last, and for which GPUs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Requests {
+    pub(super) request: String,
+    pub(super) answered: BTreeSet<String>,
+}
+
+impl Shelf {
+    /// `root` is the host's root as the agent sees it.
+    pub(super) fn new(root: &Path) -> Self {
+        Self { dir: below(root) }
+    }
+
+    /// Makes the directory, and looks whether it is ours alone.
+    pub(super) fn open(&self) -> io::Result<()> {
+        make(&self.dir)
+    }
+
+    /// Reads what is new, one file after the other, and hands each over before the next is read. Gives the names that there
+    /// are.
+    pub(super) fn read(
+        &self,
+        known: &BTreeMap<String, Stamp>,
+        mut each: impl FnMut(New),
+    ) -> io::Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(&self.dir)?.flatten().take(MOST) {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if name.starts_with('.') || !name.ends_with(ENDING) {
+                continue;
+            }
+            let Ok(metadata) = entry.metadata() else { continue };
+            let stamp = Stamp::of(&metadata);
+            if known.get(&name) != Some(&stamp) {
+                let report = read(&self.dir.join(&name));
+                each(New {
+                    name: name.clone(),
+                    stamp,
+                    report,
+                });
+            }
+            names.insert(name);
+        }
+        Ok(names)
+    }
+
+    /// Takes a report away that others have outlived.
+    pub(super) fn remove(&self, name: &str) {
+        let _ = fs::remove_file(self.dir.join(name));
+    }
+
+    /// What was answered; nothing where nothing was written down.
+    pub(super) fn requests(&self) -> Requests {
+        let text = fs::read(self.dir.join(REQUESTS)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    pub(super) fn keep_requests(&self, requests: &Requests) -> io::Result<()> {
+        let text = serde_json::to_string(requests)?;
+        put(&self.dir, REQUESTS, text.as_bytes())
+    }
+}
+
+/// Hands a report to the node's agent, in one step. `root` is the host's root as this process sees it. Gives where it is.
+///
+/// # Errors
+/// Where the directory can't be made or written to, or isn't ours alone.
+pub fn hand_over(root: &Path, report: &Report) -> io::Result<PathBuf> {
+    let dir = below(root);
+    make(&dir)?;
+    let text = serde_json::to_vec(report)?;
+    let name = format!("{}-{}{ENDING}", report.evidence.run.started.0, std::process::id());
+    put(&dir, &name, &text)?;
+    Ok(dir.join(name))
+}
+
+/// What of proofs is on a host, to be taken away: files, then directories, as paths of the host.
+///
+/// # Errors
+/// Where it can't be looked at.
+pub fn on_disk(root: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let on_host = Path::new(DIR);
+    let entries = match fs::read_dir(below(root)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
+        Err(error) => return Err(error),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(on_host.join(entry?.file_name()));
+    }
+    files.sort();
+    let dirs = on_host.ancestors().take(2).map(Path::to_owned).collect();
+    Ok((files, dirs))
+}
+
+fn below(root: &Path) -> PathBuf {
+    root.join(DIR.trim_start_matches('/'))
+}
+
+fn make(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let metadata = fs::symlink_metadata(dir)?;
+    if !metadata.is_dir() {
+        return Err(io::Error::other("it is no directory"));
+    }
+    is_ours(&metadata).map_err(io::Error::other)
+}
+
+fn is_ours(metadata: &Metadata) -> Result<(), String> {
+    let owner = metadata.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        return Err(format!("it belongs to user {owner}"));
+    }
+    if metadata.mode() & 0o022 != 0 {
+        return Err("others than its owner can write to it".to_owned());
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Report, String> {
+    let failed = |error: io::Error| format!("it can't be read: {error}");
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+    let file = File::from(file);
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err("it is no plain file".to_owned());
+    }
+    is_ours(&metadata)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is no text in UTF-8".to_owned())?;
+    proof::parse(&text).map_err(|error| error.to_string())
+}
+
+fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.persist(dir.join(name))?;
+    Ok(())
+}
