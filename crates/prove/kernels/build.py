@@ -38,6 +38,8 @@ MODULES = {
     "fp64": ("sm_80", "7.0", "11.8"),
     "fp64_hopper": ("sm_90", "7.8", "11.8"),
     "wgmma": ("sm_90a", "8.0", "12.0"),
+    "tcgen05": ("sm_100f", "8.8", "12.9"),
+    "tcgen05_int8": ("sm_100a", "8.6", "12.9"),
 }
 
 # Architecture of a cubin: the oldest assembler that knows it, whose code is taken by the oldest drivers.
@@ -52,6 +54,8 @@ ASSEMBLERS = {
     "sm_90": "11.8",
     "sm_90a": "12.0",
     "sm_100": "12.9",
+    "sm_100a": "12.9",
+    "sm_103a": "12.9",
     "sm_120": "12.9",
 }
 
@@ -72,6 +76,8 @@ CUBINS = {
     "fp64": ["sm_80", "sm_100"],
     "fp64_hopper": ["sm_90"],
     "wgmma": ["sm_90a"],
+    "tcgen05": ["sm_100a", "sm_103a"],
+    "tcgen05_int8": ["sm_100a"],
 }
 
 

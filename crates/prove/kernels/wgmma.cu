@@ -4,20 +4,10 @@
 // rows by all of its 256 columns. A fetch is 128 bytes along K of all 384 rows, in a ring whose slots are handed over by
 // two barriers each. Two CTAs of a cluster have tiles above each other: each fetches its own A and half of their common
 // B, for both. C of 16 bits leaves through shared memory while the next tile is begun.
-#include "common.cuh"
+#include "tma.cuh"
 #include "wgmma_instructions.cuh"
 
-#define TILE_ROWS 128
-#define TILE_COLUMNS 256
-#define ROW_BYTES 128
-#define A_BYTES (TILE_ROWS * ROW_BYTES)
-#define B_BYTES (TILE_COLUMNS * ROW_BYTES)
-#define STAGE_BYTES (A_BYTES + B_BYTES)
 #define SUMS 128
-
-struct __align__(64) TensorMap {
-    u64 words[16];
-};
 
 template <int FORMAT> struct Ring {
     // C leaves by way of shared memory where it has 16 bits; else there is room for one stage more.
@@ -36,22 +26,6 @@ struct Control {
     u32 pad[14];
     u32 weights[2][TILE_COLUMNS];
 };
-
-extern __shared__ u8 dynamic[];
-
-DEVICE u32 shared_address(const void *pointer) {
-    u32 address;
-    asm("{ .reg .u64 wide; cvta.to.shared.u64 wide, %1; cvt.u32.u64 %0, wide; }" : "=r"(address) : "l"(pointer));
-    return address;
-}
-
-DEVICE void barrier_init(u32 barrier, u32 count) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" : : "r"(barrier), "r"(count) : "memory");
-}
-
-DEVICE void barrier_expect(u32 barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" : : "r"(barrier), "r"(bytes) : "memory");
-}
 
 DEVICE void barrier_wait(u32 barrier, u32 parity) {
     asm volatile("{ .reg .pred done;\n"
@@ -72,17 +46,6 @@ DEVICE void barrier_arrive_at(u32 barrier, u32 cta) {
                  : "memory");
 }
 
-DEVICE void barrier_arrive(u32 barrier) {
-    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" : : "r"(barrier) : "memory");
-}
-
-DEVICE void fetch(u32 to, const TensorMap *map, u32 x, u32 y, u32 barrier) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
-                 :
-                 : "r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier)
-                 : "memory");
-}
-
 DEVICE void fetch_for_both(u32 to, const TensorMap *map, u32 x, u32 y, u32 barrier) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
                  "[%0], [%1, {%2, %3}], [%4], %5;"
@@ -96,10 +59,6 @@ DEVICE void store(const TensorMap *map, u32 x, u32 y, u32 from) {
                  :
                  : "l"(map), "r"(x), "r"(y), "r"(from)
                  : "memory");
-}
-
-DEVICE void named_barrier(u32 id, u32 threads) {
-    asm volatile("bar.sync %0, %1;" : : "r"(id), "r"(threads) : "memory");
 }
 
 template <int PAIRED> DEVICE void whole_sync() {
@@ -128,12 +87,6 @@ template <int FORMAT> DEVICE void multiply_fetch(typename Traits<FORMAT>::Sum *s
 
 template <int LEFT> DEVICE void wait_multiplied() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" : : "n"(LEFT) : "memory");
-}
-
-DEVICE u32 pack_bfloats(float low, float high) {
-    u32 both;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
 }
 
 template <int FORMAT, int PAIRED> struct Walk {
@@ -360,9 +313,6 @@ DEVICE void wgmma_gemm(const Gemm &gemm, const TensorMap *a, const TensorMap *b,
     }
 }
 
-// 512 bytes along K stay in shared memory.
-#define LOOP_SLOTS 4
-
 template <int FORMAT> DEVICE void wgmma_loop(const Loop &loop) {
     typedef typename Traits<FORMAT>::Sum Sum;
     const u32 k = LOOP_SLOTS * ROW_BYTES / Traits<FORMAT>::bytes;
@@ -370,18 +320,7 @@ template <int FORMAT> DEVICE void wgmma_loop(const Loop &loop) {
     __shared__ u64 hashes[LOOP_WARPS];
     u32 start = shared_address(dynamic);
     u32 ring = (start + 1023) & ~1023u;
-    const u32 rows = TILE_ROWS + TILE_COLUMNS;
-    for (u32 at = threadIdx.x; at < LOOP_SLOTS * rows * 8; at += blockDim.x) {
-        u32 chunk = at % 8, row = at / 8 % rows, slot = at / 8 / rows;
-        bool of_b = row >= TILE_ROWS;
-        u32 key = row_key(of_b ? loop.seed_b : loop.seed_a, of_b ? row - TILE_ROWS : row);
-        uint4 made = operands16<FORMAT>(key, (slot * ROW_BYTES + chunk * 16) / Traits<FORMAT>::bytes);
-        u32 to = ring + slot * STAGE_BYTES + row * ROW_BYTES + ((chunk ^ (row % 8)) << 4);
-        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};"
-                     :
-                     : "r"(to), "r"(made.x), "r"(made.y), "r"(made.z), "r"(made.w)
-                     : "memory");
-    }
+    fill_ring<FORMAT>(loop, ring);
     if (threadIdx.x < LOOP_WARPS) {
         hashes[threadIdx.x] = 0;
     }

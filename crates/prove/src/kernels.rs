@@ -6,6 +6,8 @@
 
 mod pack;
 mod shape;
+#[cfg(test)]
+mod tensor_memory;
 
 use pitcrew_core::catalog::ComputeCapability;
 use pitcrew_core::inventory::CudaVersion;
@@ -13,7 +15,7 @@ use pitcrew_core::inventory::CudaVersion;
 use crate::device::{CodeSource, Format, Variant};
 
 pub use pack::{PackError, digest, names, unpack};
-pub use shape::{Shape, shape, wgmma_bytes};
+pub use shape::{Shape, shape, tcgen05_bytes, wgmma_bytes};
 
 /// The GPUs that a module's PTX runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub enum Target {
     From(u32, u32),
     /// `sm_XYa`: that one alone.
     Exactly(u32, u32),
+    /// `sm_XYf`: that one and the later ones of its family.
+    Family(u32, u32),
 }
 
 impl Target {
@@ -31,6 +35,8 @@ impl Target {
         match self {
             Self::From(major, minor) => has >= (major, minor),
             Self::Exactly(major, minor) => has == (major, minor),
+            // What was 10.1 and is 11.0 since CUDA 13 is of another family: `ptxas` refuses `sm_100f` for `sm_110a`.
+            Self::Family(major, minor) => has.0 == major && has.1 >= minor && has != (10, 1),
         }
     }
 }
@@ -168,15 +174,37 @@ const WGMMA: Module = Module {
     target: Target::Exactly(9, 0),
     ptx: (8, 0),
     cuda: cuda(12, 0),
-    cubins: &[Cubin {
-        major: 9,
-        minor: 0,
+    cubins: &[exactly(9, 0)],
+};
+
+/// Machine code for exactly one architecture.
+const fn exactly(major: u32, minor: u32) -> Cubin {
+    Cubin {
+        major,
+        minor,
         exact: true,
-    }],
+    }
+}
+
+const TCGEN05: Module = Module {
+    name: "tcgen05",
+    target: Target::Family(10, 0),
+    ptx: (8, 8),
+    cuda: cuda(12, 9),
+    cubins: &[exactly(10, 0), exactly(10, 3)],
+};
+
+/// `kind::i8`, which `ptxas` takes for `sm_100a` and refuses for `sm_100f` and `sm_103a`.
+const TCGEN05_INT8: Module = Module {
+    name: "tcgen05_int8",
+    target: Target::Exactly(10, 0),
+    ptx: (8, 6),
+    cuda: cuda(12, 7),
+    cubins: &[exactly(10, 0)],
 };
 
 /// All modules.
-pub const MODULES: [Module; 11] = [
+pub const MODULES: [Module; 13] = [
     MEMORY,
     SIMT,
     SIMT_HALF,
@@ -188,22 +216,31 @@ pub const MODULES: [Module; 11] = [
     FP64_HOPPER,
     FP8,
     WGMMA,
+    TCGEN05,
+    TCGEN05_INT8,
 ];
 
 /// Variants that a format has, best first.
 pub fn variants(format: Format) -> &'static [Variant] {
     match format {
-        Format::Bf16 => &[Variant::Wgmma, Variant::M16n8k16, Variant::Simt],
+        Format::Bf16 => &[Variant::Tcgen05, Variant::Wgmma, Variant::M16n8k16, Variant::Simt],
         Format::Fp16 => &[
+            Variant::Tcgen05,
             Variant::Wgmma,
             Variant::M16n8k16,
             Variant::M16n8k8,
             Variant::M8n8k4,
             Variant::Simt,
         ],
-        Format::Tf32 => &[Variant::Wgmma, Variant::M16n8k16],
-        Format::Fp8 => &[Variant::Wgmma, Variant::Fp8Mma],
-        Format::Int8 => &[Variant::Wgmma, Variant::M16n8k16, Variant::M16n8k8, Variant::Simt],
+        Format::Tf32 => &[Variant::Tcgen05, Variant::Wgmma, Variant::M16n8k16],
+        Format::Fp8 => &[Variant::Tcgen05, Variant::Wgmma, Variant::Fp8Mma],
+        Format::Int8 => &[
+            Variant::Tcgen05,
+            Variant::Wgmma,
+            Variant::M16n8k16,
+            Variant::M16n8k8,
+            Variant::Simt,
+        ],
         Format::Fp32 => &[Variant::Simt],
         Format::Fp64 => &[Variant::M16n8k16, Variant::Simt],
     }
@@ -229,7 +266,8 @@ pub fn module(variant: Variant, format: Format, capability: ComputeCapability) -
         Variant::M16n8k16 => Some(M16N8K16),
         Variant::Fp8Mma => Some(FP8),
         Variant::Wgmma => Some(WGMMA),
-        Variant::Tcgen05 => None,
+        Variant::Tcgen05 if format == Format::Int8 => Some(TCGEN05_INT8),
+        Variant::Tcgen05 => Some(TCGEN05),
     }
 }
 
@@ -255,6 +293,9 @@ pub fn images(
             }
             Target::Exactly(major, minor) => {
                 format!("is for compute capability {major}.{minor} alone, this GPU has {capability}")
+            }
+            Target::Family(major, minor) => {
+                format!("is for the family of compute capability {major}.{minor}, this GPU has {capability}")
             }
         });
     }
@@ -318,7 +359,15 @@ mod tests {
     #[test]
     fn each_generation_gets_the_newest_instructions_that_it_has() {
         assert_eq!(order(9, 0, Format::Bf16), ["wgmma", "m16n8k16", "simt"]);
-        assert_eq!(order(10, 0, Format::Bf16), ["m16n8k16", "simt"]);
+        assert_eq!(order(10, 0, Format::Bf16), ["tcgen05", "m16n8k16", "simt"]);
+        assert_eq!(order(10, 3, Format::Tf32), ["tcgen05", "m16n8k16"]);
+        assert_eq!(
+            order(10, 0, Format::Int8),
+            ["tcgen05", "m16n8k16", "m16n8k8", "simt"]
+        );
+        assert_eq!(order(10, 3, Format::Int8), ["m16n8k16", "m16n8k8", "simt"]);
+        assert_eq!(order(11, 0, Format::Bf16), ["m16n8k16", "simt"]);
+        assert_eq!(order(10, 1, Format::Bf16), ["m16n8k16", "simt"]);
         assert_eq!(order(12, 0, Format::Fp8), ["fp8"]);
         assert_eq!(order(8, 6, Format::Fp8), [""; 0]);
         assert_eq!(order(8, 6, Format::Tf32), ["m16n8k16"]);
@@ -355,6 +404,16 @@ mod tests {
         assert_eq!(of(&DP4A, 6, 1)[0], "cubin/dp4a.sm_61.cubin");
         assert_eq!(of(&WGMMA, 9, 0)[0], "cubin/wgmma.sm_90a.cubin");
         assert!(of(&WGMMA, 10, 0).is_empty());
+        assert_eq!(
+            of(&TCGEN05, 10, 3),
+            ["cubin/tcgen05.sm_103a.cubin", "ptx/tcgen05.ptx"]
+        );
+        assert_eq!(of(&TCGEN05, 10, 7), ["ptx/tcgen05.ptx"]);
+        let elsewhere = images(&TCGEN05, capability(9, 0), cuda(13, 0)).unwrap_err();
+        assert_eq!(
+            elsewhere,
+            "is for the family of compute capability 10.0, this GPU has 9.0"
+        );
     }
 
     #[test]

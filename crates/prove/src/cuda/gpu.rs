@@ -269,7 +269,8 @@ impl Gpu {
             .ok_or_else(|| format!("has no {format}"))?;
         let source = self.kernel(&module, &format!("gemm_{format}"))?.source;
         let shape = kernels::shape(variant, format);
-        if variant == Variant::Wgmma && self.library.functions.tensor_map.is_none() {
+        if matches!(variant, Variant::Wgmma | Variant::Tcgen05) && self.library.functions.tensor_map.is_none()
+        {
             return Err("the driver has no `cuTensorMapEncodeTiled`: it is older than CUDA 12".to_owned());
         }
         let needed = (shape.stage_bytes * shape.stages.min(2)).max(shape.loop_bytes);

@@ -1,4 +1,4 @@
-//! Launches of the kernels that multiply. Structs here are those of `common.cuh` and `wgmma.cu`.
+//! Launches of the kernels that multiply. Structs here are those of `common.cuh` and `tma.cuh`.
 #![expect(unsafe_code, reason = "the driver's functions are called here")]
 
 use std::ffi::c_void;
@@ -166,8 +166,10 @@ impl Gpu {
         at_least(gemm.records, u64::from(tiles) * GEMM_RECORD_BYTES, "records")?;
         let stages = self.stages(&shape);
         let mut job = self.gemm_arguments(gemm, stages)?;
-        if gemm.variant == Variant::Wgmma {
-            return self.wgmma(stream, gemm, &shape, &mut job, tiles);
+        match gemm.variant {
+            Variant::Wgmma => return self.wgmma(stream, gemm, &shape, &mut job, tiles),
+            Variant::Tcgen05 => return self.tcgen05(stream, gemm, &shape, &mut job, tiles),
+            _ => {}
         }
         let size = Size {
             grid: if gemm.ctas == 0 {
@@ -221,6 +223,31 @@ impl Gpu {
         };
         let function = self.matrix_kernel(gemm.variant, gemm.format, "gemm", suffix)?;
         self.start_function(stream, "gemm", function, &size, arguments![*job, a, b, c])
+    }
+
+    fn tcgen05(
+        &self,
+        stream: Raw,
+        gemm: &Gemm,
+        shape: &Shape,
+        job: &mut GemmArguments,
+        tiles: u32,
+    ) -> Result<(), DeviceError> {
+        let most = if gemm.ctas == 0 {
+            self.facts().sms
+        } else {
+            gemm.ctas
+        };
+        let row_bytes = u64::from(gemm.k) * gemm.format.operand_bytes();
+        let mut a = self.tensor_map(job.a, row_bytes, gemm.m, 128)?;
+        let mut b = self.tensor_map(job.b, row_bytes, gemm.n, 128)?;
+        let size = Size {
+            grid: most.min(tiles),
+            threads: shape.threads,
+            shared: kernels::tcgen05_bytes(),
+        };
+        let function = self.matrix_kernel(gemm.variant, gemm.format, "gemm", "")?;
+        self.start_function(stream, "gemm", function, &size, arguments![*job, a, b])
     }
 
     /// A map of a matrix of `rows` rows of `row_bytes`, read in boxes of `box_rows` rows of 128 bytes, swizzled.

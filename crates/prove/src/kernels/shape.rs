@@ -38,8 +38,9 @@ pub fn shape(variant: Variant, format: Format) -> Shape {
             shape.loop_shape.registers = 64;
             shape
         }
-        Variant::M16n8k16 | Variant::Fp8Mma | Variant::Tcgen05 => mma(format, wide, 128, 4),
+        Variant::M16n8k16 | Variant::Fp8Mma => mma(format, wide, 128, 4),
         Variant::Wgmma => wgmma(format),
+        Variant::Tcgen05 => tcgen05(format),
     }
 }
 
@@ -119,6 +120,27 @@ pub fn wgmma_bytes(format: Format) -> u32 {
     1024 + stages * (128 + 256) * 128 + output + 2048 + 256
 }
 
+fn tcgen05(format: Format) -> Shape {
+    let mut loop_shape = loop_of(format, 128, 256, 512);
+    loop_shape.place = tensor_memory_rows;
+    Shape {
+        tile_rows: 128,
+        tile_columns: 256,
+        k_step: operands_in(format, 128),
+        threads: 320,
+        stage_bytes: (128 + 256) * 128,
+        stages: 4,
+        loop_bytes: tcgen05_bytes(),
+        loop_shape,
+    }
+}
+
+/// Dynamic shared memory of both kernels of `tcgen05.cuh` in bytes: alignment of the ring, the ring, and barriers,
+/// checksums and weights.
+pub const fn tcgen05_bytes() -> u32 {
+    1024 + 4 * (128 + 256) * 128 + 96 + 16 + 2048
+}
+
 /// `Simt` of `simt.cuh`.
 fn plain(side: u32, warp: u32, lane: u32, register: u32) -> (u32, u32) {
     let thread = warp * 32 + lane;
@@ -170,6 +192,11 @@ fn warpgroup(warp: u32, lane: u32, register: u32) -> (u32, u32) {
         warp / 4 * 64 + warp % 4 * 16 + part / 2 * 8 + lane / 4,
         group * 8 + lane % 4 * 2 + part % 2,
     )
+}
+
+/// `tcgen05.cuh`: each warp has the 32 rows of its place in four, a row to a lane; the first four have the left half.
+fn tensor_memory_rows(warp: u32, lane: u32, register: u32) -> (u32, u32) {
+    (warp % 4 * 32 + lane, warp / 4 * 128 + register)
 }
 
 #[cfg(test)]
