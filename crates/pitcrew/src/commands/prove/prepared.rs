@@ -58,7 +58,7 @@ pub(super) fn prepare(
         return ready(of_scenario(name, args)?, args, global);
     }
     let patience = driver::deadline(global, None).saturating_sub(MARGIN);
-    let (sender, ready) = mpsc::channel();
+    let (sender, answer) = mpsc::channel();
     let work = {
         let (gpus, share, ptx, global) = (args.gpus.clone(), args.share, args.ptx, global.clone());
         move || {
@@ -68,7 +68,7 @@ pub(super) fn prepare(
     let thread = thread::Builder::new().name("proof-start".to_owned()).spawn(work);
     thread.map(drop).map_err(Error::NoThread)?;
     loop {
-        match ready.recv_timeout(LOOK) {
+        match answer.recv_timeout(LOOK) {
             Ok(result) => {
                 return match result? {
                     Ok(prepared) => ready(prepared, args, global),
