@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use crate::dir::Dir;
+
 /// One `key=value` a line, by key.
 pub(super) fn text(labels: &BTreeMap<String, String>) -> String {
     let mut text = String::new();
@@ -21,11 +23,11 @@ pub(super) fn write(path: &Path, labels: &BTreeMap<String, String>) -> io::Resul
         return Ok(());
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(directory)?;
+    let held = Dir::make(Path::new("/"), directory)?;
     // Hidden: Node Feature Discovery passes over names that begin with a dot.
     let mut file = tempfile::Builder::new()
         .prefix(".pitcrew-labels-")
-        .tempfile_in(directory)?;
+        .tempfile_in(held.path())?;
     file.write_all(text.as_bytes())?;
     #[cfg(unix)]
     {
@@ -34,7 +36,7 @@ pub(super) fn write(path: &Path, labels: &BTreeMap<String, String>) -> io::Resul
         file.as_file()
             .set_permissions(std::fs::Permissions::from_mode(0o644))?;
     }
-    file.persist(path)?;
+    file.persist(held.path().join(path.file_name().unwrap_or_default()))?;
     Ok(())
 }
 

@@ -31,8 +31,10 @@ const PAGE: u32 = 500;
 pub struct Report {
     /// What was, or would be: as in `the labels of Node worker-1`.
     pub taken: Vec<String>,
-    /// What stays, why, and how it goes: one sentence each, in lower case.
+    /// What could not be taken away, why, and how it goes: one sentence each, in lower case.
     pub left: Vec<String>,
+    /// What stays as others need it, why, and how it goes: likewise.
+    pub stays: Vec<String>,
 }
 
 /// What became of one thing.
@@ -67,7 +69,7 @@ pub async fn take_away(client: &Client, node: &str, namespace: &str, is_only_sai
     let mut add = |what: String, how: &str, outcome: Result<Outcome, Failed>| match outcome {
         Ok(Outcome::Nothing) => {}
         Ok(Outcome::Taken) => report.taken.push(what),
-        Ok(Outcome::Stays(why)) => report.left.push(format!("{what}: {why}; {how}")),
+        Ok(Outcome::Stays(why)) => report.stays.push(format!("{what}: {why}; {how}")),
         Err(error) => report.left.push(format!("{what}: {}; {how}", why(&*error))),
     };
     let by = |command: String| format!("by hand: `{command}`");
