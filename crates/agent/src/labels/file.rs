@@ -15,15 +15,15 @@ pub(super) fn text(labels: &BTreeMap<String, String>) -> String {
     text
 }
 
-/// Puts the labels there at once, so that nobody reads a part of them. Makes the directory; does nothing where the file
-/// already says so.
-pub(super) fn write(path: &Path, labels: &BTreeMap<String, String>) -> io::Result<()> {
+/// Puts the labels at a path below the host's root at once, so that nobody reads a part of them. Makes the directory; does
+/// nothing where the file already says so.
+pub(super) fn write(root: &Path, path: &Path, labels: &BTreeMap<String, String>) -> io::Result<()> {
     let text = text(labels);
     if std::fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
         return Ok(());
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let held = Dir::make(Path::new("/"), directory)?;
+    let held = Dir::make(root, directory.strip_prefix(root).unwrap_or(directory))?;
     // Hidden: Node Feature Discovery passes over names that begin with a dot.
     let mut file = tempfile::Builder::new()
         .prefix(".pitcrew-labels-")

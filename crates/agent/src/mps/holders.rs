@@ -22,7 +22,7 @@ pub(super) fn holders(fs: &dyn HostFs, resource: &str, pipe: &Path) -> io::Resul
     if pids.is_empty() {
         return Err(io::Error::other("no process is seen in `/proc`"));
     }
-    let pods = Pods::read(fs);
+    let known = Pods::read(fs);
     let mut found = BTreeSet::new();
     for pid in pids {
         let mounts = match fs.read(&Path::new("/proc").join(pid.to_string()).join("mountinfo")) {
@@ -34,7 +34,7 @@ pub(super) fn holders(fs: &dyn HostFs, resource: &str, pipe: &Path) -> io::Resul
             continue;
         }
         let process = Process::read(fs, pid);
-        let pod = process.membership.value().and_then(|it| pods.pod(&it.pod_uid));
+        let pod = process.membership.value().and_then(|it| known.pod(&it.pod_uid));
         found.insert(pod.map_or_else(
             || format!("process {pid}"),
             |pod| format!("{}/{}", pod.namespace, pod.name),

@@ -1,6 +1,6 @@
 //! Taking it all away again: what the account of `deploy/uninstall` may do, and the commands of docs/install.md.
 
-use pitcrew_tests::{kubectl, on_node};
+use pitcrew_tests::{kubectl, on_node, pitcrew, wait_for};
 use serde_json::{Value, json};
 
 use crate::cluster::{Deployed, NODE, OTHER, deploy, node_field};
@@ -74,6 +74,38 @@ fn the_account_of_an_uninstall_deletes_its_own_gpu_node_and_the_runtime_class_an
         let words: Vec<&str> = ["auth", "can-i"].into_iter().chain(verb.split(' ')).collect();
         assert_eq!(ours.kubectl(&words, "").stdout.trim(), "no", "{verb}");
     }
+}
+
+/// Another cluster than ours has neither Node Feature Discovery nor our kind any more.
+#[test]
+#[ignore = "needs the test bed: cargo xtask test --ring 4"]
+fn where_the_cluster_knows_none_of_the_kinds_nothing_is_left() {
+    drop(Deployed::new());
+    wait_for("the kind to be gone", || {
+        (kubectl(&["get", "gpunodes"], "").code != Some(0)).then_some(())
+    });
+    let pitcrew = pitcrew().display().to_string();
+    let done = on_node(&[&pitcrew, "agent", "uninstall", "--node", NODE], "");
+    assert_eq!(done.code, Some(0), "{done:#?}");
+    assert!(!done.stderr.contains("left: "), "{done:#?}");
+    // What can't be done is told, and is no success.
+    let alone = [
+        "env",
+        "-u",
+        "KUBECONFIG",
+        &pitcrew,
+        "agent",
+        "uninstall",
+        "--node",
+        NODE,
+    ];
+    let told = on_node(&alone, "");
+    assert_eq!(told.code, Some(1), "{told:#?}");
+    assert!(
+        told.stderr
+            .contains("left: what the agent wrote at the API server"),
+        "{told:#?}"
+    );
 }
 
 /// The last command, which a person copies.

@@ -152,7 +152,8 @@ pub struct StepError {
 impl StepError {
     /// True where somebody has changed the file since it was read, and a new look is all that is needed.
     pub(crate) fn is_changed(&self) -> bool {
-        self.source.get_ref().is_some_and(|why| why.is::<Changed>())
+        let why = self.source.get_ref();
+        why.and_then(|why| why.downcast_ref::<Changed>()).is_some()
     }
 }
 

@@ -177,8 +177,12 @@ impl Our<'_> {
     /// What somebody wants of the node is not ours: an object with a specification, or that others have a hold on, stays.
     async fn gpu_node(&self) -> Result<Outcome, Failed> {
         let gpu_nodes: Api<GpuNode> = Api::all(self.client.clone());
-        // Also where there is no such kind.
-        let Some(object) = gpu_nodes.get_opt(self.node).await? else {
+        let object = match gpu_nodes.get_opt(self.node).await {
+            // There is no such kind: the API server says so in plain words, which are no `NotFound` to the client.
+            Err(kube::Error::Api(status)) if status.code == 404 => None,
+            object => object?,
+        };
+        let Some(object) = object else {
             return Ok(Outcome::Nothing);
         };
         let is_wanted = !object.spec.is_empty();
