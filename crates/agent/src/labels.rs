@@ -315,7 +315,7 @@ impl Keeper<'_> {
             },
         };
         match target {
-            Target::File(path) => match file::write(path, &wish) {
+            Target::File(path) => match file::write(&self.deps.root, path, &wish) {
                 Ok(()) => {
                     self.succeeded();
                     self.wrote(wish, &format!("`{}`", path.display()));

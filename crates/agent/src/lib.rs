@@ -6,6 +6,7 @@
 
 pub mod config;
 pub mod deps;
+mod dir;
 pub mod health;
 pub mod labels;
 pub mod mps;

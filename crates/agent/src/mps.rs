@@ -15,6 +15,7 @@
 mod daemon;
 mod dialogue;
 mod disk;
+mod holders;
 mod keeper;
 mod modes;
 mod next;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 
 pub use keeper::run;
 pub use plan::{Daemon, Part, plan};
-pub use uninstall::{InUse, Removal};
+pub use uninstall::{Refused, Removal};
 
 use crate::plugin::Shared;
 use crate::runtime::mounts::BindMount;

@@ -30,8 +30,8 @@ use pitcrew_core::Inventory;
 use pitcrew_core::ports::HostFs;
 use pitcrew_host::Host;
 
+use crate::dir::Dir;
 use crate::plugin::Extras;
-use crate::runtime::install;
 use crate::snapshot::Problem;
 
 mod earlier;
@@ -476,19 +476,31 @@ fn conflicting(other: &Path) -> Problem {
 /// # Errors
 /// Where the file can't be written or removed; it is then as it was.
 pub fn carry_out(root: &Path, dir: &Path, step: &Step) -> Result<(), Error> {
-    let here = install::followed(root, dir).map_err(|source| Error::File {
+    let failed = |source| Error::File {
         path: dir.to_owned(),
         source,
-    })?;
+    };
     match step {
         Step::Write(spec) => {
             // Encoded once before, so that a mistake leaves the directory alone.
             encode(spec, Encoding::Json)?;
-            write::into_directory(spec, &here, Encoding::Json)?;
+            let here = Dir::make(root, dir).map_err(failed)?;
+            let written = write::into_directory(spec, &here.path(), Encoding::Json);
+            written.map_err(|error| match error {
+                WriteError::File { path, source } => Error::File {
+                    path: dir.join(path.file_name().unwrap_or_default()),
+                    source,
+                },
+                error => error.into(),
+            })?;
         }
         Step::Remove(path) => {
             let name = path.file_name().unwrap_or_default();
-            match std::fs::remove_file(here.join(name)) {
+            let here = match Dir::open(root, dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other.map_err(failed)?,
+            };
+            match std::fs::remove_file(here.path().join(name)) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
                     let path = path.clone();
                     return Err(Error::File { path, source });

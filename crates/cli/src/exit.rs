@@ -41,7 +41,7 @@ impl ExitStatus {
             Self::Fine => "All is well.",
             Self::Finding => {
                 "The command worked and found something wrong: a GPU that is degraded or unhealthy, a node that is not ready \
-                 for GPU pods, a step of `pitcrew sim` that did not come true."
+                 for GPU pods, a step of `pitcrew sim` that did not come true, something that an uninstall has left."
             }
             Self::CouldNotTell => {
                 "pitcrew could not tell, or something broke on the way: a GPU whose health is unknown, a driver that \

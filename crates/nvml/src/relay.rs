@@ -21,8 +21,6 @@ use crate::worker::{Stuck, Worker};
 
 /// How many threads hang before the driver as a whole is held to be silent; one more may hang then.
 pub const MOST: usize = 3;
-/// How often it is looked whether a call has returned.
-const TICK: Duration = Duration::from_millis(20);
 
 /// How long is waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +109,11 @@ impl<S: 'static> Relay<S> {
             let progress = &runner.progress;
             let more = |waited: Duration| {
                 let left = patience.whole.checked_sub(waited)?;
-                let hangs = progress.running().is_some_and(|running| running >= longest);
-                (!hangs).then(|| left.min(TICK))
+                // An answer wakes us by itself. Otherwise no call can hang sooner than that: this one, or one that only
+                // begins.
+                let running = progress.running().unwrap_or_default();
+                let unhung = longest.checked_sub(running).filter(|unhung| !unhung.is_zero())?;
+                Some(left.min(unhung))
             };
             let act = act.clone();
             let asked = runner

@@ -111,7 +111,7 @@ pub(crate) enum Error {
     #[error("nothing was taken away: {0}")]
     Uninstall(#[from] pitcrew_agent::runtime::uninstall::Refused),
     #[error("nothing was taken away: {0}")]
-    UninstallMps(#[from] pitcrew_agent::mps::InUse),
+    UninstallMps(#[from] pitcrew_agent::mps::Refused),
     #[error(transparent)]
     UninstallStep(#[from] pitcrew_agent::runtime::install::StepError),
     #[error(transparent)]

@@ -3,12 +3,16 @@
 
 #[path = "ring4_deploy/cluster.rs"]
 mod cluster;
+#[path = "../../agent/tests/status/nothing.rs"]
+mod nothing;
 #[path = "ring4_deploy/pods.rs"]
 mod pods;
 #[path = "ring4_deploy/policies.rs"]
 mod policies;
 #[path = "ring4_deploy/status.rs"]
 mod status;
+#[path = "ring4_deploy/uninstalling.rs"]
+mod uninstalling;
 
 use std::fs;
 

@@ -276,6 +276,17 @@ fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
         assert_eq!(&node_files(dir), before, "{dir}");
     }
     assert_eq!(sockets(), 0, "a socket is left in the kubelet's directory");
+    let log = [
+        "logs",
+        "-n",
+        "pitcrew",
+        "daemonset/pitcrew-uninstall",
+        "-c",
+        "done",
+    ];
+    let log = kubectl(&log, "").ok();
+    assert!(!log.contains("left: "), "{log}");
+    assert_eq!(kubectl(&["get", "gpunodes", "-o", "name"], "").ok(), "", "{log}");
     kubectl(&["delete", "-k", &uninstall, "--wait=true"], "").ok();
     kubectl(
         &[

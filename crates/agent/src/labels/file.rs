@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::Path;
 
+use crate::dir::Dir;
+
 /// One `key=value` a line, by key.
 pub(super) fn text(labels: &BTreeMap<String, String>) -> String {
     let mut text = String::new();
@@ -13,19 +15,19 @@ pub(super) fn text(labels: &BTreeMap<String, String>) -> String {
     text
 }
 
-/// Puts the labels there at once, so that nobody reads a part of them. Makes the directory; does nothing where the file
-/// already says so.
-pub(super) fn write(path: &Path, labels: &BTreeMap<String, String>) -> io::Result<()> {
+/// Puts the labels at a path below the host's root at once, so that nobody reads a part of them. Makes the directory; does
+/// nothing where the file already says so.
+pub(super) fn write(root: &Path, path: &Path, labels: &BTreeMap<String, String>) -> io::Result<()> {
     let text = text(labels);
     if std::fs::read(path).is_ok_and(|there| there == text.as_bytes()) {
         return Ok(());
     }
     let directory = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(directory)?;
+    let held = Dir::make(root, directory.strip_prefix(root).unwrap_or(directory))?;
     // Hidden: Node Feature Discovery passes over names that begin with a dot.
     let mut file = tempfile::Builder::new()
         .prefix(".pitcrew-labels-")
-        .tempfile_in(directory)?;
+        .tempfile_in(held.path())?;
     file.write_all(text.as_bytes())?;
     #[cfg(unix)]
     {
@@ -34,7 +36,7 @@ pub(super) fn write(path: &Path, labels: &BTreeMap<String, String>) -> io::Resul
         file.as_file()
             .set_permissions(std::fs::Permissions::from_mode(0o644))?;
     }
-    file.persist(path)?;
+    file.persist(held.path().join(path.file_name().unwrap_or_default()))?;
     Ok(())
 }
 

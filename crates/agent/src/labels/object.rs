@@ -255,8 +255,12 @@ pub(crate) async fn give_up_feature(
         return Ok(false);
     };
     let name = feature_name(node);
-    // Also where there is no such kind.
-    let Some(found) = api.get_opt(&name).await.map_err(Box::new)? else {
+    let found = match api.get_opt(&name).await {
+        // There is no such kind: the API server says so in plain words, which are no `NotFound` to the client.
+        Err(error) if is_gone(&error) => None,
+        found => found.map_err(Box::new)?,
+    };
+    let Some(found) = found else {
         return Ok(false);
     };
     let seen = Seen::new(&found.metadata, labels_in(&found.data, Place::Spec), Place::Spec);

@@ -1,7 +1,8 @@
 //! One daemon: how it is started, told what clients may have, watched and stopped.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,11 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::dialogue::{self, PING, QUIT, SERVERS};
 use super::disk::Disk;
+use super::holders;
 use super::{Daemon, PIPE_VARIABLE, Place, Policy, SHARED_MEMORY, problems};
 use crate::Deps;
 use crate::deps::{Process, System};
+use crate::dir::Dir;
 use crate::notice::{Level, Notice, Topic};
 use crate::snapshot::Problem;
 
@@ -51,8 +54,10 @@ const END: Duration = Duration::from_secs(20);
 /// How much of the daemon's log is told.
 const LAST_WORDS: usize = 300;
 
-/// Runs in a mount namespace of its own, where `/dev/shm` is what the containers have there.
-const SCRIPT: &str = r#"mount --bind "$0" /dev/shm && log=$1 && shift && exec "$@" >"$log" 2>&1"#;
+/// Runs in a mount namespace of its own, where `/dev/shm` is what the containers have there. Everybody can write to the
+/// host's: a link that was planted there since we looked is not followed.
+pub(super) const SCRIPT: &str = r#"cd "$0" && [ "$(pwd -P)" = "$0" ] && mount --no-canonicalize --bind . /dev/shm && cd / \
+&& log=$1 && shift && exec "$@" >"$log" 2>&1"#;
 
 /// What daemons stand on.
 #[derive(Clone)]
@@ -101,20 +106,29 @@ impl Ground {
         }
     }
 
-    /// Processes that use the daemon; none where it doesn't answer.
-    pub(super) async fn clients(&self, daemon: &Daemon) -> Vec<u32> {
-        let Ok(control) = self.program(CONTROL) else {
-            return Vec::new();
-        };
+    /// Processes that use the daemon, or why it doesn't say.
+    pub(super) async fn clients(&self, daemon: &Daemon) -> Result<Vec<u32>, String> {
+        let control = self.program(CONTROL).map_err(|problem| problem.message)?;
+        let why = |error: io::Error| error.to_string();
         let mut clients = Vec::new();
-        let servers = self.control(&control, daemon, SERVERS).await;
-        for server in dialogue::numbers(&servers.unwrap_or_default()) {
-            let answer = self
-                .control(&control, daemon, &dialogue::clients_of(server))
-                .await;
-            clients.extend(dialogue::numbers(&answer.unwrap_or_default()));
+        let servers = self.control(&control, daemon, SERVERS).await.map_err(why)?;
+        for server in dialogue::numbers(&servers) {
+            let clients_of = dialogue::clients_of(server);
+            let answer = self.control(&control, daemon, &clients_of).await.map_err(why)?;
+            clients.extend(dialogue::numbers(&answer));
         }
-        clients
+        Ok(clients)
+    }
+
+    /// True where no such daemon runs any more, as far as the node says.
+    pub(super) async fn is_gone(&self, daemon: &Daemon) -> bool {
+        matches!(self.find(&daemon.resource).await, Ok(None))
+    }
+
+    /// Pods that have a share of what it serves.
+    pub(super) fn holders(&self, daemon: &Daemon) -> io::Result<BTreeSet<String>> {
+        let pipe = self.place.pipe(&daemon.resource);
+        holders::holders(&*self.host, &daemon.resource, &pipe)
     }
 
     pub(super) fn tell(&self, level: Level, text: String) {
@@ -319,7 +333,8 @@ impl Ground {
         let memory = PathBuf::from(SHARED_MEMORY);
         // Servers run as the user of their pod and make files beside the pipe, which none but they may remove.
         for (path, mode) in [(&pipe, 0o1777), (&log, 0o755), (&memory, 0o1777)] {
-            self.make(path, mode)
+            Dir::make(self.disk.root(), path)
+                .and_then(|dir| dir.set_mode(mode))
                 .map_err(|error| problems::directory(path, &error))?;
         }
         if self.place.selinux {
@@ -336,21 +351,6 @@ impl Ground {
             meta.is_ok_and(|meta| meta.permissions().mode() & 0o001 == 0)
         });
         Ok(closed.map(problems::closed_directory))
-    }
-
-    /// Makes a directory of the host, and those above it that are missing.
-    fn make(&self, path: &Path, mode: u32) -> io::Result<()> {
-        let mut missing: Vec<&Path> = path
-            .ancestors()
-            .take_while(|dir| !self.disk.see(dir).is_dir())
-            .collect();
-        while let Some(dir) = missing.pop() {
-            let seen = self.disk.see(dir);
-            std::fs::create_dir(&seen)?;
-            // Whatever our umask is.
-            std::fs::set_permissions(&seen, PermissionsExt::from_mode(0o755))?;
-        }
-        std::fs::set_permissions(self.disk.see(path), PermissionsExt::from_mode(mode))
     }
 
     fn env(&self, daemon: &Daemon) -> Vec<(String, String)> {

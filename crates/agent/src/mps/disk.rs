@@ -8,11 +8,18 @@ use std::path::{Path, PathBuf};
 
 use super::dialogue::Mode;
 use super::{Daemon, Place};
+use crate::dir::Dir;
+
+/// Below the root of MPS: what is known of daemons, by resource, and of modes, by UUID.
+const DAEMONS: &str = ".daemons";
+const MODES: &str = ".compute-modes";
 
 /// The agent's view of [`Place::root`].
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     root: PathBuf,
+    /// Where it all is, on the host.
+    base: PathBuf,
     daemons: PathBuf,
     modes: PathBuf,
 }
@@ -23,9 +30,15 @@ impl Disk {
         let base = under(root, &place.root);
         Self {
             root: root.to_owned(),
-            daemons: base.join(".daemons"),
-            modes: base.join(".compute-modes"),
+            base: place.root.clone(),
+            daemons: base.join(DAEMONS),
+            modes: base.join(MODES),
         }
+    }
+
+    /// The host's root.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// A path of the host, as the agent sees it.
@@ -42,7 +55,7 @@ impl Disk {
 
     pub(super) fn keep_daemon(&self, daemon: &Daemon) -> io::Result<()> {
         let text = serde_json::to_string(daemon)?;
-        write(&self.daemons, &file_name(&daemon.resource), &text)
+        self.write(DAEMONS, &file_name(&daemon.resource), &text)
     }
 
     pub(super) fn forget_daemon(&self, resource: &str) {
@@ -58,7 +71,15 @@ impl Disk {
     }
 
     pub(super) fn keep_mode(&self, uuid: &str, mode: Mode) -> io::Result<()> {
-        write(&self.modes, uuid, mode.word())
+        self.write(MODES, uuid, mode.word())
+    }
+
+    fn write(&self, dir: &str, name: &str, text: &str) -> io::Result<()> {
+        let dir = Dir::make(&self.root, &self.base.join(dir))?;
+        let mut file = tempfile::NamedTempFile::new_in(dir.path())?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        file.persist(dir.path().join(name))?;
+        Ok(())
     }
 
     pub(super) fn forget_mode(&self, uuid: &str) {
@@ -85,12 +106,4 @@ fn entries(dir: &Path) -> Vec<(String, String)> {
         Some((name, std::fs::read_to_string(entry.path()).ok()?))
     });
     read.collect()
-}
-
-fn write(dir: &Path, name: &str, text: &str) -> io::Result<()> {
-    std::fs::create_dir_all(dir)?;
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    io::Write::write_all(&mut file, text.as_bytes())?;
-    file.persist(dir.join(name))?;
-    Ok(())
 }

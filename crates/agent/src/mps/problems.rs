@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::modes::Open;
+use crate::dir::Planted;
 use crate::snapshot::Problem;
 
 fn problem(reason: &str, message: String, hint: impl Into<String>) -> Problem {
@@ -55,6 +56,14 @@ pub(super) fn program_missing(program: &str, root: &Path) -> Problem {
 }
 
 pub(super) fn directory(path: &Path, error: &std::io::Error) -> Problem {
+    if let Some(planted) = Planted::of(error) {
+        let path = planted.path.display();
+        return problem(
+            "DirectoryPlanted",
+            format!("nothing is written there: {planted}"),
+            format!("`ls -ld {path}` on the node says whose it is; take it away: `rm -r {path}`"),
+        );
+    }
     problem(
         "DirectoryFailed",
         format!("could not make {}: {error}", path.display()),

@@ -2,6 +2,7 @@
 
 mod host;
 mod outliving;
+mod planted;
 mod running;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -12,18 +12,49 @@ use super::{Daemon, Place, SHARED_MEMORY};
 use crate::deps::System;
 use crate::notice::Notice;
 
-/// Programs still run through MPS.
+/// Why nothing is taken away.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "these processes use {resource} through MPS, and would fail without its daemon: {}; drain the node, or delete their \
-     pods, and try again",
-    .clients.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
-)]
-pub struct InUse {
-    /// Name of the resource.
-    pub resource: String,
-    /// Process ids, as the node counts them.
-    pub clients: Vec<u32>,
+pub enum Refused {
+    /// Programs still run through MPS.
+    #[error(
+        "these processes use {resource} through MPS, and would fail without its daemon: {}; drain the node, or delete \
+         their pods, and try again",
+        .clients.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    InUse {
+        /// Name of the resource.
+        resource: String,
+        /// Process ids, as the node counts them.
+        clients: Vec<u32>,
+    },
+    /// The daemon runs and doesn't say who uses it, and pods have a share.
+    #[error(
+        "the daemon of MPS of {resource} does not answer ({why}), and these have a share of it and may run through it: \
+         {}; drain the node, or delete them, and try again; to end it all the same, add `--mps-too`",
+        .holders.join(", ")
+    )]
+    Silent {
+        /// Name of the resource.
+        resource: String,
+        /// Why it doesn't answer.
+        why: String,
+        /// Pods, `namespace/name`, or processes.
+        holders: Vec<String>,
+    },
+    /// The daemon runs and doesn't say who uses it, and neither does the node.
+    #[error(
+        "the daemon of MPS of {resource} does not answer ({why}), and it can't be told who uses it, as the node's \
+         processes can't be looked at: {unread}; run it as root on the node, or end the daemon all the same with \
+         `--mps-too`"
+    )]
+    Unread {
+        /// Name of the resource.
+        resource: String,
+        /// Why it doesn't answer.
+        why: String,
+        /// Why processes can't be looked at.
+        unread: String,
+    },
 }
 
 /// What MPS has on a node.
@@ -45,27 +76,23 @@ impl std::fmt::Debug for Removal {
 }
 
 impl Removal {
-    /// Looks what is there. `root` is the host's root as the agent sees it.
+    /// Looks what is there. `root` is the host's root as the agent sees it. With `silent_too` a daemon that doesn't answer
+    /// goes whoever may use it.
     ///
     /// # Errors
-    /// Where programs use it. Then nothing is to be taken away.
+    /// Where programs use it, or may. Then nothing is to be taken away.
     pub async fn look(
         system: Arc<dyn System>,
         host: Arc<dyn HostFs + Send + Sync>,
         root: &Path,
         place: &Place,
-    ) -> Result<Self, InUse> {
+        silent_too: bool,
+    ) -> Result<Self, Refused> {
         let (notices, told) = unbounded_channel();
         let ground = Ground::to_remove(system, host, root, notices, place.clone());
         let daemons: Vec<Daemon> = ground.disk.daemons().into_values().collect();
         for daemon in &daemons {
-            let clients = ground.clients(daemon).await;
-            if !clients.is_empty() {
-                return Err(InUse {
-                    resource: daemon.resource.clone(),
-                    clients,
-                });
-            }
+            refuse(&ground, daemon, silent_too).await?;
         }
         let on_host = |dir: PathBuf| match dir.strip_prefix(root) {
             Ok(path) => Path::new("/").join(path),
@@ -115,6 +142,39 @@ impl Removal {
             left.push(notice.text);
         }
         left
+    }
+}
+
+/// Fails where programs use a daemon, or may.
+async fn refuse(ground: &Ground, daemon: &Daemon, silent_too: bool) -> Result<(), Refused> {
+    let resource = daemon.resource.clone();
+    let why = match ground.clients(daemon).await {
+        Ok(clients) if clients.is_empty() => return Ok(()),
+        Ok(clients) => return Err(Refused::InUse { resource, clients }),
+        Err(why) => why,
+    };
+    // What it served has failed already where it is gone.
+    if silent_too || ground.is_gone(daemon).await {
+        return Ok(());
+    }
+    match ground.holders(daemon) {
+        Ok(holders) if holders.is_empty() => Ok(()),
+        Ok(holders) => {
+            let holders = holders.into_iter().collect();
+            Err(Refused::Silent {
+                resource,
+                why,
+                holders,
+            })
+        }
+        Err(error) => {
+            let unread = error.to_string();
+            Err(Refused::Unread {
+                resource,
+                why,
+                unread,
+            })
+        }
     }
 }
 

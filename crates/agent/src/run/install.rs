@@ -14,12 +14,14 @@ use crate::node::why;
 use crate::notice::{Level, Topic};
 use crate::runtime::devices::{Prepared, prepare};
 use crate::runtime::handler::{self, Loaded, Record, loaded};
-use crate::runtime::install::{Executor, There, Wanted, WrapperSettings, hook_path, plan};
+use crate::runtime::install::{Executor, StepError, There, Wanted, WrapperSettings, hook_path, plan};
 use crate::runtime::toolkit_env::{Judged, Treatment, judge};
 use crate::snapshot::Problem;
 
 /// How long it may take to see that containerd was restarted.
 const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// How often containerd's configuration is read anew, where somebody changes it while we do.
+const TRIES: u32 = 3;
 
 /// What is installed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,12 +115,28 @@ pub(super) async fn keep(
     }
 }
 
-/// Gives containerd the handler; the files that were written for it.
+/// Gives containerd the handler; the files that were written for it. Where somebody changes them meanwhile it is looked
+/// again.
 async fn configure(deps: &Arc<Deps>, host: &Arc<Host>, home: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut tries = 1;
+    loop {
+        match configure_once(deps, host, home).await? {
+            Err(error) if error.is_changed() && tries < TRIES => tries += 1,
+            done => return done.map_err(|error| why(&error)),
+        }
+    }
+}
+
+/// As above, once: the outer error says why nothing was tried.
+async fn configure_once(
+    deps: &Arc<Deps>,
+    host: &Arc<Host>,
+    home: &Path,
+) -> Result<Result<Vec<PathBuf>, StepError>, String> {
     let binary = handler::binary(home);
     let change = handler::plan(&*deps.host, host, &binary).map_err(|error| error.to_string())?;
     let Some(change) = change else {
-        return Ok(Vec::new());
+        return Ok(Ok(Vec::new()));
     };
     let rehearsed = handler::rehearse(&change, &deps.root, &*deps.system).await;
     rehearsed.map_err(|error| error.to_string())?;
@@ -128,12 +146,11 @@ async fn configure(deps: &Arc<Deps>, host: &Arc<Host>, home: &Path) -> Result<Ve
         let there = There::look(&deps.root, &host, &wanted);
         let record = Record::now(&*deps.host, &host);
         let steps = handler::steps(&*deps.host, &there.manifest, &home, &change, &record);
-        let done = Executor::new(&deps.root).run(&steps);
-        done.map_err(|error| why(&error))?;
+        Executor::new(&deps.root).run(&steps)?;
         Ok(change.edits.into_iter().map(|edit| edit.path).collect())
     };
     let done = tokio::task::spawn_blocking(carry_out).await;
-    done.map_err(|error| error.to_string())?
+    done.map_err(|error| error.to_string())
 }
 
 fn told_written(paths: &[PathBuf]) -> String {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -245,18 +244,17 @@ pub(super) async fn labels(
                 }
             }
         };
-        let is_over = Arc::new(AtomicBool::new(false));
         let stop = {
-            let (end, is_over) = (end.clone(), Arc::clone(&is_over));
+            let end = end.clone();
             async move {
                 tokio::select! {
-                    () = end => is_over.store(true, Ordering::Relaxed),
+                    () = end => {}
                     () = moves => {}
                 }
             }
         };
         crate::labels::keep(&deps, sink, timestamp, channels.clone(), stop).await;
-        if is_over.load(Ordering::Relaxed) {
+        if end.clone().now_or_never().is_some() {
             return;
         }
     }

@@ -62,6 +62,8 @@ pub struct Change {
 pub struct Edit {
     /// Which, on the host.
     pub path: PathBuf,
+    /// Its whole text as it was read; `None` where there was no such file.
+    pub was: Option<String>,
     /// Its whole text.
     pub text: String,
     /// [`Kind::File`] where it is ours, [`Kind::Piece`] where a piece of it is.
@@ -133,7 +135,8 @@ pub fn plan(fs: &dyn HostFs, host: &Host, binary: &Path) -> Result<Option<Change
     let generation = generation(containerd, text.as_deref())?;
     let program = containerd.binary.value().cloned();
     let program = program.ok_or_else(|| Refused::Unknown("containerd's program was not found".to_owned()))?;
-    let text = text.unwrap_or_default();
+    let was = text;
+    let text = was.clone().unwrap_or_default();
     let is_blank = text.trim().is_empty();
     // One that says nothing, or isn't there, leaves containerd its defaults, which are those of its newest version.
     let nothing = if is_blank {
@@ -163,7 +166,7 @@ pub fn plan(fs: &dyn HostFs, host: &Host, binary: &Path) -> Result<Option<Change
     }
     let handler = HandlerTable::like(version, HANDLER, model, binary);
     let mut refused = None;
-    for edits in candidates(generation, main, &text, version, &handler)? {
+    for edits in candidates(generation, main, was.as_deref(), version, &handler)? {
         let files = edits.iter().map(|edit| (edit.path.clone(), edit.text.clone()));
         let mut files: BTreeMap<PathBuf, String> = files.collect();
         if is_blank {
@@ -194,12 +197,14 @@ pub fn plan(fs: &dyn HostFs, host: &Host, binary: &Path) -> Result<Option<Change
 fn candidates(
     generation: Generation,
     main: &Path,
-    text: &str,
+    was: Option<&str>,
     version: u32,
     handler: &HandlerTable,
 ) -> Result<Vec<Vec<Edit>>, Refused> {
+    let text = was.unwrap_or_default();
     let piece = |text: String| Edit {
         path: main.to_owned(),
+        was: was.map(str::to_owned),
         text,
         kind: Kind::Piece,
     };
@@ -208,6 +213,7 @@ fn candidates(
     }
     let drop_in = Edit {
         path: beside(main, DROP_IN),
+        was: None,
         text: handler.drop_in(),
         kind: Kind::File,
     };
@@ -408,7 +414,7 @@ pub fn steps(
     }
     let list = Step::write(&home.join(MANIFEST), manifest.text());
     let edits = change.edits.iter().map(|edit| match edit.kind {
-        Kind::Piece => Step::edit(&edit.path, edit.text.clone()),
+        Kind::Piece => Step::edit(&edit.path, edit.was.clone(), edit.text.clone()),
         Kind::File | Kind::Directory | Kind::Link => Step::write(&edit.path, edit.text.clone()),
     });
     [list, record.step(home)]

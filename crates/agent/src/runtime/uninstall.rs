@@ -319,7 +319,7 @@ fn pieces(there: &There) -> Vec<Step> {
         } else if left.is_empty() {
             Some(Step::remove(path.clone()))
         } else {
-            Some(Step::edit(path, left))
+            Some(Step::edit(path, Some(text.clone()), left))
         }
     };
     there.pieces.iter().filter_map(step).collect()

@@ -342,7 +342,7 @@ fn the_directory_is_found_behind_links_of_the_host() {
     fs::create_dir_all(dir.path().join("var")).unwrap();
     std::os::unix::fs::symlink("/run", dir.path().join("var/run")).unwrap();
     std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
-    let at = |path: &str| install::followed(dir.path(), Path::new(path));
+    let at = |path: &str| crate::runtime::install::followed(dir.path(), Path::new(path));
     assert_eq!(at("/var/run/cdi").unwrap(), dir.path().join("run/cdi"));
     assert_eq!(at("/var/../../etc").unwrap(), dir.path().join("etc"));
     assert!(at("/loop/cdi").is_err());

@@ -14,6 +14,7 @@ use pitcrew_api::condition::kind;
 use pitcrew_host::Host;
 
 use super::judge::Judgement;
+use crate::dir::Dir;
 
 /// Where they are on the host.
 pub const DIR: &str = "/run/nvidia/validations";
@@ -97,7 +98,17 @@ fn driver_roots(host: Option<&Host>) -> String {
 /// # Errors
 /// Where the directory or a file can't be read, written or removed.
 pub fn sync(root: &Path, wanted: &BTreeMap<&'static str, String>) -> io::Result<Outcome> {
-    let dir = below(root);
+    let dir = match Dir::open(root, Path::new(DIR)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if wanted.is_empty() {
+                let (written, removed) = (Vec::new(), Vec::new());
+                return Ok(Outcome::Kept { written, removed });
+            }
+            Dir::make(root, Path::new(DIR))?
+        }
+        other => other?,
+    };
+    let dir = dir.path();
     let foreign = foreign(&dir)?;
     let mut removed = Vec::new();
     for name in OURS {
@@ -116,7 +127,6 @@ pub fn sync(root: &Path, wanted: &BTreeMap<&'static str, String>) -> io::Result<
         if fs::read_to_string(&path).is_ok_and(|there| there == *text) {
             continue;
         }
-        fs::create_dir_all(&dir)?;
         write(&dir, &path, text)?;
         written.push(*name);
     }

@@ -1,18 +1,16 @@
 //! A cluster of one node in memory, and the agent's part that speaks to it.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::future::{self, BoxFuture};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
-use pitcrew_agent::deps::{Deps, Driver, Process, System};
+use pitcrew_agent::deps::Deps;
 use pitcrew_agent::notice::Notice;
 use pitcrew_agent::settings::Settings;
 use pitcrew_agent::snapshot::Snapshot;
@@ -20,64 +18,15 @@ use pitcrew_agent::status;
 use pitcrew_api::condition::kind;
 use pitcrew_api::{ConditionStatus, GpuNode, GpuNodeSpec};
 use pitcrew_apiserver::ApiServer;
-use pitcrew_core::Inventory;
-use pitcrew_core::ports::{Clock, GpuError, GpuEvent};
+use pitcrew_core::ports::Clock;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::node;
+pub(crate) use crate::nothing::Nothing;
 
 pub(crate) const NODE: &str = "worker-1";
-
-/// What nothing here uses.
-pub(crate) struct Nothing;
-
-impl Driver for Nothing {
-    fn look(&self) -> BoxFuture<'_, Result<Inventory, GpuError>> {
-        Box::pin(future::pending())
-    }
-    fn event(&self) -> BoxFuture<'_, GpuEvent> {
-        Box::pin(future::pending())
-    }
-    fn release(&self) -> BoxFuture<'_, Result<(), GpuError>> {
-        Box::pin(future::ready(Ok(())))
-    }
-}
-
-impl System for Nothing {
-    fn load_module(&self, _name: &str) -> BoxFuture<'_, io::Result<()>> {
-        Box::pin(future::pending())
-    }
-    fn make_char_device(&self, _path: &Path, _major: u32, _minor: u32) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn restart_unit<'a>(&'a self, _unit: &'a str) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(future::pending())
-    }
-    fn start<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a Path,
-        _: &'a [String],
-        _: &'a [(String, String)],
-    ) -> BoxFuture<'a, io::Result<Box<dyn Process>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn find<'a>(&'a self, _: &'a str) -> BoxFuture<'a, io::Result<Option<Box<dyn Process>>>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn run<'a>(
-        &'a self,
-        _: &'a Path,
-        _: &'a [String],
-        _: &'a [(String, String)],
-        _: &'a str,
-    ) -> BoxFuture<'a, io::Result<String>> {
-        Box::pin(future::pending())
-    }
-}
 
 /// Seconds since 1970, as told.
 pub(crate) struct Told(pub(crate) AtomicU64);

@@ -410,6 +410,11 @@ pub struct AgentUninstallArgs {
     /// Pods with `runtimeClassName: nvidia` then don't start on this node, GPU or not, until its supervisor was restarted.
     #[arg(long)]
     pub wrapper_too: bool,
+    /// End daemons of MPS, too, that don't answer, although pods have a share of their GPUs
+    ///
+    /// Programs that run through them fail.
+    #[arg(long)]
+    pub mps_too: bool,
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,

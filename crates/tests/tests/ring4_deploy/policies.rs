@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 use crate::cluster::{Deployed, NODE, OTHER, Token};
 
 /// What is asked with which token, and what the refusal must say, none for an answer of yes.
-type Case<'a> = (&'a str, &'a Token, Vec<String>, Option<&'a str>);
+pub(crate) type Case<'a> = (&'a str, &'a Token, Vec<String>, Option<&'a str>);
 
 /// What an admission policy says of the Node of another.
-const OTHERS: Option<&str> = Some("writes no Node but that");
+pub(crate) const OTHERS: Option<&str> = Some("writes no Node but that");
 /// What the roles say.
 const ROLES: Option<&str> = Some("cannot");
 
-fn ask(cases: &[Case<'_>]) {
+pub(crate) fn ask(cases: &[Case<'_>]) {
     let mut wrong = Vec::new();
     for (what, token, arguments, expected) in cases {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -34,7 +34,7 @@ fn ask(cases: &[Case<'_>]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(crate) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
@@ -54,7 +54,7 @@ fn waits(node: &str, value: &Value) -> Vec<String> {
     patch("node", node, &json!({"metadata": {"annotations": annotations}}))
 }
 
-fn label(node: &str, name: &str, value: &Value) -> Vec<String> {
+pub(crate) fn label(node: &str, name: &str, value: &Value) -> Vec<String> {
     patch("node", node, &json!({"metadata": {"labels": {name: value}}}))
 }
 
@@ -430,10 +430,13 @@ fn a_nodes_token_writes_the_node_feature_of_its_own_node_alone() {
         ours.kubectl(&words, object)
     };
     apply(&feature(NODE, of(NODE))).ok();
+    let names_none = format!("names none: its label \"nfd.node.kubernetes.io/node-name\" must be \"{NODE}\"");
     for (object, words) in [
         (feature(OTHER, of(OTHER)), "writes no NodeFeature but its own"),
-        (feature(NODE, of(OTHER)), "is of its own node"),
-        (feature(NODE, json!({"a": "b"})), "is of its own node"),
+        (feature(NODE, of(OTHER)), &format!("not \"{OTHER}\"")),
+        (feature(NODE, json!({"a": "b"})), &names_none),
+        (feature(NODE, json!({})), &names_none),
+        (feature(NODE, Value::Null), &names_none),
     ] {
         let refused = apply(&object).refused();
         assert!(
@@ -442,6 +445,103 @@ fn a_nodes_token_writes_the_node_feature_of_its_own_node_alone() {
         );
     }
     let name = format!("nvidia-features-for-{NODE}");
+    ours.kubectl(&["delete", "nodefeature", &name, "-n", "pitcrew"], "")
+        .ok();
+}
+
+#[test]
+#[ignore = "needs the test bed: cargo xtask test --ring 4"]
+fn a_nodes_token_has_node_feature_discovery_make_no_other_labels_than_a_nodes() {
+    let deployed = Deployed::new();
+    let _kind = NodeFeatures::new();
+    let ours = deployed.token("pitcrew-agent", NODE);
+    let name = format!("nvidia-features-for-{NODE}");
+    let object = json!({
+        "apiVersion": "nfd.k8s-sigs.io/v1alpha1", "kind": "NodeFeature",
+        "metadata": {
+            "name": name, "namespace": "pitcrew", "labels": {"nfd.node.kubernetes.io/node-name": NODE},
+        },
+        "spec": {
+            "labels": {"nvidia.com/gpu.count": "8", "pitcrew.dev/gpu.class": "h100"},
+            "features": {"attributes": {}, "flags": {}, "instances": {}},
+        },
+    });
+    let with = |labels: Value, features: Value| {
+        let mut object = object.clone();
+        object["spec"] = json!({"labels": labels, "features": features});
+        object.to_string()
+    };
+    let write = |verb: &str, object: &str| match verb {
+        "create" => ours.kubectl(&["create", "-f", "-"], object),
+        _ => ours.kubectl(
+            &["apply", "--server-side", "--force-conflicts", "-f", "-"],
+            object,
+        ),
+    };
+    let change = |spec: Value| {
+        let patch = json!({"spec": spec}).to_string();
+        let words = [
+            "patch",
+            "nodefeature",
+            &name,
+            "-n",
+            "pitcrew",
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
+        ours.kubectl(&words, "")
+    };
+    let refuse = |what: &str, outcome: Outcome, words: &str| {
+        let refused = outcome.refused();
+        let is_told = refused.contains(words) && !refused.contains("resulted in error");
+        assert!(is_told, "{what}: {refused}");
+    };
+    let labels = [
+        "node-role.kubernetes.io/control-plane",
+        "no-domain",
+        "feature.node.kubernetes.io/pci-10de.present",
+        "nvidia.com/mig.config",
+    ];
+    let of_labels = "does not have Node Feature Discovery change these labels: ";
+    let of_features = "has labels and no features";
+    let features = json!({"attributes": {"a.b": {"elements": {"c": "d"}}}});
+    for verb in ["create", "apply"] {
+        for label in labels {
+            let object = with(json!({label: "x"}), json!({}));
+            refuse(label, write(verb, &object), &[of_labels, label].concat());
+        }
+        let object = with(json!({}), features.clone());
+        refuse("features", write(verb, &object), of_features);
+    }
+    write("apply", &object.to_string()).ok();
+    for label in labels {
+        refuse(
+            label,
+            change(json!({"labels": {label: "x"}})),
+            &[of_labels, label].concat(),
+        );
+    }
+    refuse("features", change(json!({"features": features})), of_features);
+    change(json!({"labels": {"nvidia.com/gpu.count": "4"}})).ok();
+    // What somebody else has put there stays, and keeps the agent from nothing.
+    let theirs = json!({"spec": {"labels": {"x.dev/y": "z"}, "features": features}}).to_string();
+    kubectl(
+        &[
+            "patch",
+            "nodefeature",
+            &name,
+            "-n",
+            "pitcrew",
+            "--type=merge",
+            "-p",
+            &theirs,
+        ],
+        "",
+    )
+    .ok();
+    change(json!({"labels": {"nvidia.com/gpu.count": "2"}})).ok();
+    refuse("theirs", change(json!({"labels": {"x.dev/y": null}})), "x.dev/y");
     ours.kubectl(&["delete", "nodefeature", &name, "-n", "pitcrew"], "")
         .ok();
 }

@@ -2,19 +2,16 @@
 //! everything is as a real server takes it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pitcrew_agent::deps::{Deps, Driver, Process, System};
+use pitcrew_agent::deps::Deps;
 use pitcrew_agent::runtime::Tier;
 use pitcrew_agent::settings::Settings;
 use pitcrew_agent::snapshot::Snapshot;
 use pitcrew_agent::status;
-use pitcrew_core::Inventory;
 use pitcrew_core::plugin::{Device, Resource, Sharing};
-use pitcrew_core::ports::{Clock, GpuError, GpuEvent, InventorySource as _};
+use pitcrew_core::ports::{Clock, InventorySource as _};
 use pitcrew_host::{Host, HostRoots, Roots};
 use pitcrew_scenario::{HostRoot, Machine, Scenario};
 use pitcrew_tests::{kubectl, wait_for};
@@ -22,57 +19,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use crate::cluster::{Deployed, NODE};
-
-type Later<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// What isn't used here.
-struct Nothing;
-
-impl Driver for Nothing {
-    fn look(&self) -> Later<'_, Result<Inventory, GpuError>> {
-        Box::pin(std::future::pending())
-    }
-    fn event(&self) -> Later<'_, GpuEvent> {
-        Box::pin(std::future::pending())
-    }
-    fn release(&self) -> Later<'_, Result<(), GpuError>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-}
-
-impl System for Nothing {
-    fn load_module(&self, _: &str) -> Later<'_, io::Result<()>> {
-        Box::pin(std::future::pending())
-    }
-    fn make_char_device(&self, _: &Path, _: u32, _: u32) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-    fn restart_unit<'a>(&'a self, _: &'a str) -> Later<'a, io::Result<()>> {
-        Box::pin(std::future::pending())
-    }
-    fn start<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a Path,
-        _: &'a [String],
-        _: &'a [(String, String)],
-    ) -> Later<'a, io::Result<Box<dyn Process>>> {
-        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
-    }
-
-    fn find<'a>(&'a self, _: &'a str) -> Later<'a, io::Result<Option<Box<dyn Process>>>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn run<'a>(
-        &'a self,
-        _: &'a Path,
-        _: &'a [String],
-        _: &'a [(String, String)],
-        _: &'a str,
-    ) -> Later<'a, io::Result<String>> {
-        Box::pin(std::future::pending())
-    }
-}
+use crate::nothing::Nothing;
 
 struct Now;
 

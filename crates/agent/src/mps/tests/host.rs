@@ -323,8 +323,10 @@ impl HostFs for Host {
         std::fs::read(self.see(path))
     }
 
-    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let entries = std::fs::read_dir(self.see(path))?;
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name().into_string().unwrap()));
+        names.collect()
     }
 }
 

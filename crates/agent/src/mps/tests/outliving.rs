@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::running::{ALL, Bench, PIPE, gpu};
 use super::*;
-use crate::mps::{Policy, Removal, Status};
+use crate::mps::{Policy, Refused, Removal, Status};
 
 /// The daemon of one agent, which then ended or was killed.
 async fn left_behind(is_killed: bool) -> Bench {
@@ -88,14 +88,7 @@ async fn a_daemon_that_went_with_its_agents_container_is_started_anew_and_its_mo
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_hangs_is_ended_and_started_anew() {
     let before = left_behind(true).await;
-    {
-        let mut world = before.host.world();
-        let silent = world.daemons.remove(PIPE).unwrap();
-        let key = format!("{PIPE} (mute)");
-        world.daemons.insert(key.clone(), silent);
-        let name = world.names.keys().next().unwrap().clone();
-        world.names.insert(name, key);
-    }
+    silence(&before);
     let mut next = Bench::on(before.host.clone(), Policy::WherePossible);
     next.want(2, &[], Place::default());
     next.ready().await;
@@ -115,9 +108,40 @@ async fn where_a_daemon_would_end_with_the_agents_container_it_is_told() {
     assert!(warned.is_some_and(|line| line.starts_with("Warning")), "{told:?}");
 }
 
-async fn removal(bench: &Bench) -> Result<Removal, crate::mps::InUse> {
+async fn removal(bench: &Bench) -> Result<Removal, Refused> {
+    removal_of(bench, false).await
+}
+
+async fn removal_of(bench: &Bench, silent_too: bool) -> Result<Removal, Refused> {
     let host = Arc::new(bench.host.clone());
-    Removal::look(host.clone(), host, &bench.host.root, &Place::default()).await
+    let (root, place) = (&bench.host.root, Place::default());
+    Removal::look(host.clone(), host, root, &place, silent_too).await
+}
+
+/// A daemon that runs and doesn't answer any more.
+fn silence(bench: &Bench) {
+    let mut world = bench.host.world();
+    let silent = world.daemons.remove(PIPE).unwrap();
+    let key = format!("{PIPE} (mute)");
+    world.daemons.insert(key.clone(), silent);
+    let name = world.names.keys().next().unwrap().clone();
+    world.names.insert(name, key);
+}
+
+/// A process of the host, with what it has mounted.
+fn process(bench: &Bench, pid: u32, mount: &str) {
+    let dir = bench.host.root.join("proc").join(pid.to_string());
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(
+        dir.join("mountinfo"),
+        format!("24 1 8:1 / / rw - ext4 a rw\n{mount}\n"),
+    )
+    .unwrap();
+    let uid = "0b9f1d2c-5b0e-4a53-9d0a-5f3f6c7f6a10";
+    let group = format!("0::/kubepods/burstable/pod{uid}/{}\n", "c".repeat(64));
+    std::fs::write(dir.join("cgroup"), group).unwrap();
+    let logs = format!("var/log/pods/team_train-0_{uid}");
+    std::fs::create_dir_all(bench.host.root.join(logs)).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,6 +184,53 @@ async fn uninstall_refuses_while_programs_use_a_daemon_and_names_them() {
         "{refused}"
     );
     assert!(bench.host.world().daemons.contains_key(PIPE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn uninstall_takes_a_daemon_that_does_not_answer_for_used_while_a_pod_has_a_share_of_it() {
+    let bench = left_behind(false).await;
+    silence(&bench);
+    let refused = removal(&bench).await.unwrap_err();
+    assert!(matches!(&refused, Refused::Unread { .. }), "{refused}");
+    assert!(
+        refused.to_string().contains("run it as root on the node"),
+        "{refused}"
+    );
+    let share = "812 801 0:25 /nvidia/mps/nvidia.com/gpu/pipe /mps/nvidia.com/gpu/pipe rw - tmpfs tmpfs rw";
+    process(&bench, 1, "");
+    process(&bench, 4711, share);
+    process(&bench, 4712, share);
+    let refused = removal(&bench).await.unwrap_err().to_string();
+    assert!(
+        refused.starts_with("the daemon of MPS of nvidia.com/gpu does not answer (")
+            && refused.contains("may run through it: team/train-0; drain the node")
+            && refused.ends_with("add `--mps-too`"),
+        "{refused}"
+    );
+    assert_eq!(bench.host.world().daemons.len(), 1);
+    // Once they are gone, nobody needs it.
+    for pid in [4711, 4712] {
+        process(&bench, pid, "");
+    }
+    removal(&bench).await.unwrap();
+    process(&bench, 4711, share);
+    assert_eq!(
+        removal_of(&bench, true).await.unwrap().run().await,
+        Vec::<String>::new()
+    );
+    assert!(bench.host.world().daemons.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn uninstall_waits_for_nobody_where_the_daemon_is_gone() {
+    let bench = left_behind(true).await;
+    bench.host.world().daemons.clear();
+    process(
+        &bench,
+        4711,
+        "812 801 0:25 /nvidia/mps/nvidia.com/gpu/pipe /mps/nvidia.com/gpu/pipe rw - tmpfs tmpfs rw",
+    );
+    removal(&bench).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

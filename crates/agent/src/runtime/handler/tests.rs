@@ -211,6 +211,52 @@ fn what_people_changed_since_stays() {
     assert_eq!(fs::read_to_string(node.at(MAIN)).unwrap(), expected);
 }
 
+/// Between the plan and its last step lies the rehearsal, which takes seconds.
+#[test]
+fn what_people_change_while_it_is_planned_stays_and_is_read_anew() {
+    for (_, node) in nodes().filter(|(_, node)| {
+        let steps = all_steps(node);
+        steps.iter().any(|step| matches!(step, Step::Edit { .. }))
+    }) {
+        let steps = all_steps(&node);
+        let main = node.at(MAIN);
+        let there = fs::read_to_string(&main).unwrap_or_else(|_| "version = 3\n".to_owned());
+        let theirs = there + "# a line of theirs\n";
+        fs::write(&main, &theirs).unwrap();
+        let error = node.executor().run(&steps).unwrap_err();
+        assert!(error.is_changed(), "{error}");
+        let told = format!("`{MAIN}` could not be written: somebody has changed it since it was read");
+        assert!(error.to_string().starts_with(&told), "{error}");
+        assert_eq!(fs::read_to_string(&main).unwrap(), theirs);
+        let left = fs::read_dir(main.parent().unwrap()).unwrap().flatten();
+        let left: Vec<_> = left
+            .map(|entry| entry.file_name().into_string().unwrap())
+            .collect();
+        assert!(!left.iter().any(|name| name.starts_with(".pitcrew-")), "{left:?}");
+
+        bring_up(&node);
+        assert!(
+            fs::read_to_string(&main)
+                .unwrap()
+                .contains("# a line of theirs\n")
+        );
+        assert!(matches!(handler(&node), Handler::Pending { .. }));
+        // The same when it is taken away.
+        let plan = uninstall(&node);
+        let theirs = fs::read_to_string(&main).unwrap() + "# another\n";
+        fs::write(&main, &theirs).unwrap();
+        assert!(node.executor().run(&plan.steps).unwrap_err().is_changed());
+        assert_eq!(fs::read_to_string(&main).unwrap(), theirs);
+        take_down(&node);
+        let text = fs::read_to_string(&main).unwrap();
+        assert!(
+            text.contains("# a line of theirs\n") && text.contains("# another\n"),
+            "{text}"
+        );
+        assert!(!text.contains("pitcrew"), "{text}");
+    }
+}
+
 #[test]
 fn killed_between_any_two_steps_containerd_starts_and_the_next_run_goes_on() {
     for (index, (generation, version, config)) in cases().into_iter().enumerate() {

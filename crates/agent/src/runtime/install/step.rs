@@ -1,11 +1,13 @@
 //! One step of changing a node's files, and who does it.
 
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use super::manifest::{Entry, Kind};
+use crate::dir::Dir;
 
 /// One change: whole or not done at all, and the same if it is done twice. Paths are the host's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,10 +31,13 @@ pub enum Step {
         /// Its text.
         text: String,
     },
-    /// Writes a file of somebody else's anew: its owner, its mode and the link that leads to it stay as they are.
+    /// Writes a file of somebody else's anew, where it still says what was read: its owner, its mode and the link that
+    /// leads to it stay as they are.
     Edit {
         /// Which.
         path: PathBuf,
+        /// The text that was read; `None` where there was no such file.
+        was: Option<String>,
         /// Its text.
         text: String,
     },
@@ -79,10 +84,11 @@ impl Step {
         }
     }
 
-    /// Writes a file of somebody else's anew.
-    pub fn edit(path: &Path, text: String) -> Self {
+    /// Writes a file of somebody else's anew, where it still says what was read.
+    pub fn edit(path: &Path, was: Option<String>, text: String) -> Self {
         Self::Edit {
             path: path.to_owned(),
+            was,
             text,
         }
     }
@@ -143,6 +149,19 @@ pub struct StepError {
     pub source: io::Error,
 }
 
+impl StepError {
+    /// True where somebody has changed the file since it was read, and a new look is all that is needed.
+    pub(crate) fn is_changed(&self) -> bool {
+        let why = self.source.get_ref();
+        why.and_then(|why| why.downcast_ref::<Changed>()).is_some()
+    }
+}
+
+/// A file says something else than when it was read.
+#[derive(Debug, thiserror::Error)]
+#[error("somebody has changed it since it was read, and what they wrote stays; try again")]
+struct Changed;
+
 /// Does steps on the host whose root is mounted somewhere.
 #[derive(Debug, Clone, Copy)]
 pub struct Executor<'a> {
@@ -179,17 +198,33 @@ impl<'a> Executor<'a> {
     }
 
     fn attempt(&self, step: &Step) -> io::Result<()> {
-        let at = inside(self.root, step.path())?;
+        if let Step::MakeDir { path } = step {
+            return Dir::make(self.root, path)?.set_mode(0o755);
+        }
+        let held = match held(self.root, step.path()) {
+            // It went with its directory.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && matches!(step, Step::Remove { .. } | Step::RemoveDir { .. }) =>
+            {
+                return Ok(());
+            }
+            other => other?,
+        };
+        let at = held.path();
         match step {
-            Step::MakeDir { .. } => make_dir(&at),
+            Step::MakeDir { .. } => Ok(()),
             Step::Copy { from, .. } => {
                 let mut from = fs::File::open(from)?;
                 put(&at, 0o755, |file| io::copy(&mut from, file).map(drop))
             }
             Step::Write { text, .. } => put(&at, 0o644, |file| file.write_all(text.as_bytes())),
-            Step::Edit { path, text } => edit(&followed(self.root, path)?, text),
+            Step::Edit { path, was, text } => {
+                let real = walk(self.root, path, true)?;
+                edit(&self::held(self.root, &real)?.path(), was.as_deref(), text)
+            }
             Step::Link { to, .. } => {
-                let dir = at.parent().unwrap_or(self.root);
+                let dir = &held.dir.path();
                 let made = tempfile::Builder::new()
                     .prefix(UNFINISHED)
                     .suffix(".tmp")
@@ -221,11 +256,24 @@ fn or_gone(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn make_dir(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)?;
-    // The mode that a directory is made with is subject to the umask.
-    fs::set_permissions(path, Permissions::from_mode(0o755))?;
-    path.parent().map_or(Ok(()), sync)
+/// A name in a directory of the host that is held.
+struct Held {
+    dir: Dir,
+    name: OsString,
+}
+
+impl Held {
+    fn path(&self) -> PathBuf {
+        self.dir.path().join(&self.name)
+    }
+}
+
+fn held(root: &Path, path: &Path) -> io::Result<Held> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidFilename.into());
+    };
+    let (dir, name) = (Dir::open(root, dir)?, name.to_owned());
+    Ok(Held { dir, name })
 }
 
 /// Writes beside the place and then into it, so that whoever looks sees the old or the new one, also after a power cut.
@@ -242,18 +290,37 @@ fn put(at: &Path, mode: u32, write: impl FnOnce(&mut fs::File) -> io::Result<()>
     sync(dir)
 }
 
-/// As [`put`], with the owner and the mode of what is there.
-fn edit(at: &Path, text: &str) -> io::Result<()> {
+/// As [`put`], with the owner and the mode of what is there, which says what it did when it was read.
+fn edit(at: &Path, was: Option<&str>, text: &str) -> io::Result<()> {
+    // Last of all, when the new one is written already.
+    let is_same = || {
+        let is_same = match fs::read(at) {
+            // Ours too, where the step is done a second time.
+            Ok(there) => was.is_some_and(|was| was.as_bytes() == there) || there == text.as_bytes(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => was.is_none(),
+            Err(error) => return Err(error),
+        };
+        if is_same {
+            Ok(())
+        } else {
+            Err(io::Error::other(Changed))
+        }
+    };
     let before = match fs::metadata(at) {
         Ok(before) => before,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return put(at, 0o644, |file| file.write_all(text.as_bytes()));
+            return put(at, 0o644, |file| {
+                file.write_all(text.as_bytes())?;
+                is_same()
+            });
         }
         Err(error) => return Err(error),
     };
     put(at, before.mode() & 0o7777, |file| {
         file.write_all(text.as_bytes())?;
-        fchown(&*file, Some(before.uid()), Some(before.gid()))
+        fchown(&*file, Some(before.uid()), Some(before.gid()))?;
+        file.sync_all()?;
+        is_same()
     })
 }
 
@@ -269,15 +336,16 @@ pub(crate) fn read(root: &Path, path: &Path) -> Option<Vec<u8>> {
 /// Where a path of the host is, as seen from here: links on the way are followed inside the host's root, as the host
 /// would. What is at the path itself is not followed.
 pub(super) fn inside(root: &Path, path: &Path) -> io::Result<PathBuf> {
-    walk(root, path, false)
+    Ok(beneath(root, &walk(root, path, false)?))
 }
 
 /// Where what a path of the host leads to is, as seen from here: as [`inside`], and a link at the path itself is
 /// followed too.
 pub(crate) fn followed(root: &Path, path: &Path) -> io::Result<PathBuf> {
-    walk(root, path, true)
+    Ok(beneath(root, &walk(root, path, true)?))
 }
 
+/// As above, on the host.
 fn walk(root: &Path, path: &Path, follow_last: bool) -> io::Result<PathBuf> {
     const MOST_LINKS: usize = 40;
     let mut rest: Vec<PathBuf> = vec![path.to_owned()];
@@ -286,7 +354,7 @@ fn walk(root: &Path, path: &Path, follow_last: bool) -> io::Result<PathBuf> {
     let mut components: Vec<Component<'_>>;
     'again: loop {
         let Some(next) = rest.pop() else {
-            return Ok(beneath(root, &real));
+            return Ok(real);
         };
         components = next.components().collect();
         for (index, component) in components.iter().enumerate() {

@@ -31,8 +31,10 @@ const PAGE: u32 = 500;
 pub struct Report {
     /// What was, or would be: as in `the labels of Node worker-1`.
     pub taken: Vec<String>,
-    /// What stays, why, and how it goes: one sentence each, in lower case.
+    /// What could not be taken away, why, and how it goes: one sentence each, in lower case.
     pub left: Vec<String>,
+    /// What stays as others need it, why, and how it goes: likewise.
+    pub stays: Vec<String>,
 }
 
 /// What became of one thing.
@@ -67,7 +69,7 @@ pub async fn take_away(client: &Client, node: &str, namespace: &str, is_only_sai
     let mut add = |what: String, how: &str, outcome: Result<Outcome, Failed>| match outcome {
         Ok(Outcome::Nothing) => {}
         Ok(Outcome::Taken) => report.taken.push(what),
-        Ok(Outcome::Stays(why)) => report.left.push(format!("{what}: {why}; {how}")),
+        Ok(Outcome::Stays(why)) => report.stays.push(format!("{what}: {why}; {how}")),
         Err(error) => report.left.push(format!("{what}: {}; {how}", why(&*error))),
     };
     let by = |command: String| format!("by hand: `{command}`");
@@ -175,8 +177,12 @@ impl Our<'_> {
     /// What somebody wants of the node is not ours: an object with a specification, or that others have a hold on, stays.
     async fn gpu_node(&self) -> Result<Outcome, Failed> {
         let gpu_nodes: Api<GpuNode> = Api::all(self.client.clone());
-        // Also where there is no such kind.
-        let Some(object) = gpu_nodes.get_opt(self.node).await? else {
+        let object = match gpu_nodes.get_opt(self.node).await {
+            // There is no such kind: the API server says so in plain words, which are no `NotFound` to the client.
+            Err(kube::Error::Api(status)) if status.code == 404 => None,
+            object => object?,
+        };
+        let Some(object) = object else {
             return Ok(Outcome::Nothing);
         };
         let is_wanted = !object.spec.is_empty();

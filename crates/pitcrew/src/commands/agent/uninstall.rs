@@ -7,6 +7,7 @@ use pitcrew_agent::mps::{Place, Removal};
 use pitcrew_agent::plugin::is_our_socket;
 use pitcrew_agent::runtime::install::{Executor, Step};
 use pitcrew_agent::runtime::uninstall::{Sites, cluster, look_and_plan};
+use pitcrew_agent::specs::DriverRoots;
 use pitcrew_cli::{AgentUninstallArgs, ExitStatus, GlobalArgs};
 use pitcrew_core::plugin::config::GfdFlags;
 use pitcrew_core::ports::HostFs as _;
@@ -15,9 +16,6 @@ use pitcrew_host::{Host, HostRoots, Roots};
 use super::{client, settings, system};
 use crate::error::Error;
 use crate::output::Output;
-
-/// Where a driver container has its root on the node.
-const DRIVER_CONTAINER: &str = "/run/nvidia/driver";
 
 pub(super) fn run(
     args: &AgentUninstallArgs,
@@ -47,7 +45,7 @@ pub(super) fn run(
         .build()
         .map_err(Error::NoThread)?;
     // Before anything goes: it refuses where programs use it.
-    let mps = runtime.block_on(mps(&args.mps_root, &global.root, Arc::clone(&fs)))?;
+    let mps = runtime.block_on(mps(args, &global.root, &host, &fs))?;
     let executor = Executor::new(&global.root);
     for step in &plan.steps {
         if !args.dry_run {
@@ -56,10 +54,11 @@ pub(super) fn run(
         output.remark(&told(step, args.dry_run))?;
     }
     let things = mps.things();
-    let mut left = plan.remarks;
-    if !args.dry_run {
-        left.extend(runtime.block_on(mps.run()));
-    }
+    let mut left = if args.dry_run {
+        Vec::new()
+    } else {
+        runtime.block_on(mps.run())
+    };
     let verb = if args.dry_run { "would remove" } else { "removed" };
     for thing in &things {
         output.remark(&format!("{verb} {thing}"))?;
@@ -67,11 +66,23 @@ pub(super) fn run(
     if plan.steps.is_empty() && things.is_empty() {
         output.remark("nothing of the agent is on this node")?;
     }
+    let mut stays = plan.remarks;
+    if !args.no_api {
+        let report = runtime.block_on(at_the_api_server(args, global, &fs))?;
+        for what in &report.taken {
+            output.remark(&format!("{verb} {what}"))?;
+        }
+        left.extend(report.left);
+        stays.extend(report.stays);
+    }
+    for remark in &stays {
+        output.remark(&format!("stays: {remark}"))?;
+    }
     for remark in &left {
         output.remark(&format!("left: {remark}"))?;
     }
-    if !args.no_api {
-        runtime.block_on(at_the_api_server(args, global, &fs, output))?;
+    if !left.is_empty() && !args.dry_run {
+        return Ok(ExitStatus::Finding);
     }
     if args.stay {
         output.remark("done; staying until told to end")?;
@@ -88,46 +99,40 @@ async fn at_the_api_server(
     args: &AgentUninstallArgs,
     global: &GlobalArgs,
     fs: &HostRoots,
-    output: &mut Output<'_>,
-) -> Result<(), Error> {
+) -> Result<cluster::Report, Error> {
     let client = match client::look(fs, &global.root).await {
         Ok(client) => client,
         Err(why) => {
-            let text =
-                "left: what the agent wrote at the API server, labels and GpuNode, as none is known here";
-            return output.remark(&format!("{text}: {why}"));
+            let text = "what the agent wrote at the API server, labels and GpuNode, as none is known here";
+            return Ok(cluster::Report {
+                left: vec![format!("{text}: {why}; `--no-api` leaves it out")],
+                ..cluster::Report::default()
+            });
         }
     };
     let node = match &args.node {
         Some(node) => node.clone(),
         None => settings::host_name(&global.root)?,
     };
-    let report = cluster::take_away(&client, &node, &args.namespace, args.dry_run).await;
-    let verb = if args.dry_run { "would remove" } else { "removed" };
-    for what in &report.taken {
-        output.remark(&format!("{verb} {what}"))?;
-    }
-    for what in &report.left {
-        output.remark(&format!("left: {what}"))?;
-    }
-    Ok(())
+    Ok(cluster::take_away(&client, &node, &args.namespace, args.dry_run).await)
 }
 
 /// What the Multi-Process Service has on the node.
-async fn mps(mps_root: &Path, root: &Path, fs: Arc<HostRoots>) -> Result<Removal, Error> {
-    // Of which driver its programs were is not written down; what it needs them for works with either's.
-    let has_program = |dir: &&str| {
-        let program = Path::new(dir).join("usr/bin/nvidia-cuda-mps-control");
-        fs.kind(&program).is_ok()
-    };
-    let driver_root = ["/", DRIVER_CONTAINER].into_iter().find(has_program);
+async fn mps(
+    args: &AgentUninstallArgs,
+    root: &Path,
+    host: &Host,
+    fs: &Arc<HostRoots>,
+) -> Result<Removal, Error> {
     let place = Place {
-        root: mps_root.to_owned(),
-        driver_root: driver_root.unwrap_or("/").into(),
+        root: args.mps_root.clone(),
+        // As the agent that started its programs has found it.
+        driver_root: DriverRoots::find(host).libraries,
         selinux: false,
     };
     let system = Arc::new(system::Host::new(root));
-    Ok(Removal::look(system, fs, root, &place).await?)
+    let fs = Arc::clone(fs);
+    Ok(Removal::look(system, fs, root, &place, args.mps_too).await?)
 }
 
 fn told(step: &Step, is_only_said: bool) -> String {

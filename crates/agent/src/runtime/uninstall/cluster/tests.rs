@@ -145,7 +145,7 @@ async fn a_gpu_node_by_which_somebody_wants_something_loses_its_status_alone() {
     let done = taken(&bench, false).await;
     assert!(!done.taken.contains(&"GpuNode worker-1".to_owned()));
     assert!(
-        done.left[0].contains("`kubectl delete gpunode worker-1`"),
+        done.stays[0].contains("`kubectl delete gpunode worker-1`"),
         "{done:?}"
     );
     let object = gpu_nodes.get(NODE).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_runtime_class_stays_while_a_pod_or_another_node_needs_it_and_where_it
     pods.create(&PostParams::default(), &pod).await.unwrap();
     let done = taken(&bench, false).await;
     assert!(
-        done.left[0].starts_with("RuntimeClass nvidia: the pod default/train names it"),
+        done.stays[0].starts_with("RuntimeClass nvidia: the pod default/train names it"),
         "{done:?}"
     );
     pods.delete("train", &DeleteParams::default()).await.unwrap();
@@ -177,7 +177,7 @@ async fn a_runtime_class_stays_while_a_pod_or_another_node_needs_it_and_where_it
     let other = serde_json::from_value(other).unwrap();
     gpu_nodes.create(&PostParams::default(), &other).await.unwrap();
     let done = taken(&bench, false).await;
-    assert!(done.left[0].contains("that of worker-2 among them"), "{done:?}");
+    assert!(done.stays[0].contains("that of worker-2 among them"), "{done:?}");
     gpu_nodes
         .delete("worker-2", &DeleteParams::default())
         .await
