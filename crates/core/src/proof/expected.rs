@@ -176,7 +176,7 @@ fn of_hopper(format: Format, variant: &str) -> Option<(f64, f64)> {
         ("m16n8k16", Format::Bf16 | Format::Fp16) => (0.56, 0.45),
         ("m16n8k16", Format::Tf32) => (0.60, 0.46),
         ("m16n8k16", Format::Int8) => (0.51, 0.42),
-        ("m16n8k16", Format::Fp64) => (0.93, 0.70),
+        ("m16n8k16", Format::Fp64) => (0.95, 0.82),
         ("m16n8k8", Format::Fp16) => (0.36, 0.29),
         ("m16n8k8", Format::Int8) => (0.21, 0.20),
         ("simt", Format::Fp32) => (0.75, 0.62),
@@ -307,7 +307,7 @@ fn product_of_hopper(format: Format, variant: &str) -> Option<f64> {
         ("m16n8k16", Format::Bf16 | Format::Fp16) => 420.0,
         ("m16n8k16", Format::Tf32) => 227.0,
         ("m16n8k16", Format::Int8) => 837.0,
-        ("m16n8k16", Format::Fp64) => 47.7,
+        ("m16n8k16", Format::Fp64) => 54.8,
         ("m16n8k8", Format::Fp16) => 293.0,
         ("simt", Format::Fp32) => 41.6,
         _ => return None,
@@ -490,7 +490,7 @@ mod tests {
             for (format, variant, whole) in [
                 (Format::Bf16, "wgmma", 785.0),
                 (Format::Fp8, "wgmma", 1_435.0),
-                (Format::Fp64, "m16n8k16", 47.7),
+                (Format::Fp64, "m16n8k16", 54.8),
             ] {
                 let product = product(&device, format, variant).unwrap();
                 assert!(

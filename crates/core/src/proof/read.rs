@@ -74,13 +74,20 @@ pub fn parse(text: &str) -> Result<Report, ReadError> {
     if text.len() > MAX_BYTES {
         return Err(ReadError::TooLong { bytes: text.len() });
     }
-    let head: Head = serde_json::from_str(text)?;
-    let schema = head.schema.unwrap_or_else(|| "none".to_owned());
+    let (schema, report) = match serde_json::from_str::<Report>(text) {
+        Ok(report) => (Some(report.schema.clone()), Ok(report)),
+        // Of another document it is told that it is another one, not what it lacks.
+        Err(error) => match serde_json::from_str::<Head>(text) {
+            Ok(head) => (head.schema, Err(error)),
+            Err(_) => return Err(error.into()),
+        },
+    };
+    let schema = schema.unwrap_or_else(|| "none".to_owned());
     if schema != SCHEMA {
         let found = schema.chars().take(100).collect();
         return Err(ReadError::Schema { found });
     }
-    let report: Report = serde_json::from_str(text)?;
+    let report = report?;
     check(&report)?;
     Ok(report)
 }

@@ -39,43 +39,30 @@ pub(super) fn of_peers(evidence: &Evidence, found: &mut Found) {
 
 /// E.g. `gemm bf16: 3 wrong in 1.2e13 results: computes wrong again and again, SM 7, bits 0x1000`.
 fn sentence(title: &str, wrong: u64, of: &str, corruptions: &[Corruption]) -> String {
-    let mut parts = vec![format!("{wrong} wrong in {of}")];
-    parts.extend(
-        most_common(corruptions.iter().map(|found| Some(found.class)))
-            .map(CorruptionClass::words)
-            .map(str::to_owned),
-    );
+    let mut parts = Vec::new();
+    parts.extend(most_common(corruptions).map(|class| class.words().to_owned()));
     parts.extend(places("SM", corruptions.iter().filter_map(|found| found.sm)));
     let tiles = corruptions.iter().filter(|found| found.sm.is_none());
     parts.extend(places("tile", tiles.filter_map(|found| found.tile)));
-    if let Some(first) = corruptions.iter().filter_map(|found| found.offset).min() {
-        let last = corruptions
-            .iter()
-            .filter_map(|found| found.offset)
-            .max()
-            .unwrap_or(first);
+    let offsets = || corruptions.iter().filter_map(|found| found.offset);
+    if let (Some(first), Some(last)) = (offsets().min(), offsets().max()) {
         parts.push(if first == last {
             format!("offset {first:#x}")
         } else {
             format!("offsets {first:#x} to {last:#x}")
         });
     }
-    let differences: Vec<u64> = corruptions
-        .iter()
-        .filter_map(|found| Some(found.difference()?.0))
-        .collect();
-    let bits = differences.iter().fold(0, |bits, difference| bits | difference);
+    let differences = corruptions.iter().filter_map(Corruption::difference);
+    let bits = differences.fold(0, |bits, difference| bits | difference.0);
     if bits != 0 {
         parts.push(format!("bits {bits:#x}"));
     }
-    let mut parts = parts.into_iter();
-    let first = parts.next().unwrap_or_default();
-    let rest: Vec<String> = parts.collect();
-    if rest.is_empty() {
-        format!("{title}: {first}")
+    let places = if parts.is_empty() {
+        String::new()
     } else {
-        format!("{title}: {first}: {}", rest.join(", "))
-    }
+        format!(": {}", parts.join(", "))
+    };
+    format!("{title}: {wrong} wrong in {of}{places}")
 }
 
 /// `SM 7`, or `SM 7, 9 and 12 more`, by how often they are there.
@@ -91,23 +78,23 @@ fn places(noun: &str, numbers: impl Iterator<Item = u32>) -> Option<String> {
         .take(NAMED)
         .map(|(number, _)| number.to_string())
         .collect();
-    let rest = numbers.len().saturating_sub(NAMED);
-    match (named.is_empty(), rest) {
-        (true, _) => None,
-        (false, 0) => Some(format!("{noun} {}", named.join(", "))),
-        (false, rest) => Some(format!("{noun} {} and {rest} more", named.join(", "))),
+    if named.is_empty() {
+        return None;
     }
+    let more = match numbers.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Some(format!("{noun} {}{more}", named.join(", ")))
 }
 
-fn most_common(classes: impl Iterator<Item = Option<CorruptionClass>>) -> Option<CorruptionClass> {
+fn most_common(corruptions: &[Corruption]) -> Option<CorruptionClass> {
     let mut counted = BTreeMap::<CorruptionClass, usize>::new();
-    for class in classes.flatten() {
-        *counted.entry(class).or_default() += 1;
+    for found in corruptions {
+        *counted.entry(found.class).or_default() += 1;
     }
-    counted
-        .into_iter()
-        .max_by_key(|&(_, times)| times)
-        .map(|(class, _)| class)
+    let most = counted.into_iter().max_by_key(|&(_, times)| times);
+    most.map(|(class, _)| class)
 }
 
 /// `950`, `67108864`, `1.2e13`: exact while it can be read.

@@ -235,8 +235,12 @@ mod tests {
         let mut report = example::eight();
         report.judgement.verdicts[5] = Verdict::FailPerf;
         let page = page(&report);
-        assert_eq!(page.matches("<details open><summary><h2>").count(), 1);
-        assert_eq!(page.matches("<details><summary><h2>").count(), 7);
+        assert_eq!(
+            page.matches("<details class=\"folded\" open><summary><h2>")
+                .count(),
+            1
+        );
+        assert_eq!(page.matches("<details class=\"folded\"><summary><h2>").count(), 7);
         for index in 0..8 {
             assert!(page.contains(&format!("<a href=\"#gpu-{index}\">")), "{index}");
             assert!(page.contains(&format!("id=\"gpu-{index}\"")), "{index}");

@@ -27,7 +27,7 @@ pub(super) fn section(report: &Report, index: usize) -> String {
     }
     let open = if verdict.is_failure() { " open" } else { "" };
     format!(
-        "<section class=\"gpu\">\n<details{open}><summary>{title}</summary>\n<div id=\"gpu-{index}\">\n{body}</div></details>\n</section>\n"
+        "<section class=\"gpu\">\n<details class=\"folded\"{open}><summary>{title}</summary>\n<div id=\"gpu-{index}\">\n{body}</div></details>\n</section>\n"
     )
 }
 
