@@ -2,7 +2,7 @@
 //!
 //! `draw start` tells how long each step of a start takes: driver, context, kernels, what the CPU computes. `draw power
 //! [SECONDS]` lets each program that could draw most run for so long, and tells the mean draw by the driver's own energy
-//! counter, and its power readings.
+//! counter, and its power readings. `draw proof smoke|prove` proves the first GPU and tells when each phase ran.
 #![expect(clippy::print_stdout, reason = "a program to be looked at")]
 #![expect(unsafe_code, reason = "the management library is called here")]
 
@@ -16,11 +16,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use libloading::os::unix::{Library as Handle, Symbol};
+use pitcrew_core::proof::{Counters, Profile, Sample, XidEvent};
 use pitcrew_prove::cuda::{Gpu, Library};
 use pitcrew_prove::device::{
     Block, Choice, Device as _, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Output, Work,
 };
 use pitcrew_prove::kernels::variants;
+use pitcrew_prove::pace::Wall;
+use pitcrew_prove::run::{Options, Place, run};
+use pitcrew_prove::telemetry::Watch;
 use pitcrew_prove::verify::golden::{GemmShape, loop_hashes};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -34,6 +38,8 @@ fn main() -> ExitCode {
     let done = match arguments.first().map(String::as_str) {
         Some("start") => start(),
         Some("power") => power(seconds.unwrap_or(4.0)),
+        Some("proof") if arguments.get(1).is_some_and(|name| name == "smoke") => proof(Profile::Smoke),
+        Some("proof") => proof(Profile::Prove),
         _ => Err("usage: draw start | draw power [SECONDS]".into()),
     };
     match done {
@@ -92,6 +98,71 @@ fn start() -> Outcome<()> {
     timed("context: let go", || drop(gpu));
     println!("{:<44} {:8.1} ms", "all", begin.elapsed().as_secs_f64() * 1e3);
     Ok(())
+}
+
+fn proof(profile: Profile) -> Outcome<()> {
+    let begin = Instant::now();
+    let library = Arc::new(Library::open(None, Path::new("/dev"))?);
+    let gpu = Gpu::open(&library, 0)?;
+    let mut watch = Meter::open()?;
+    println!("{:6.2} s: the driver is there", begin.elapsed().as_secs_f64());
+    let outcomes = run(
+        Place {
+            device: &gpu,
+            pace: &Wall::since(begin),
+            watch: &mut watch,
+            is_cancelled: &|| false,
+            tell: &mut |_| {},
+        },
+        &Options {
+            profile,
+            time: None,
+            variant: None,
+            inject: Vec::new(),
+            seed: 1,
+        },
+    );
+    println!("{:6.2} s: all phases have ended", begin.elapsed().as_secs_f64());
+    for phase in &outcomes.phases {
+        let power = phase.power_w.unwrap_or_default();
+        let rate = phase.rate.map_or(0.0, |rate| rate.p50);
+        let (title, wrong) = (phase.title(), phase.corruption_count);
+        println!(
+            "{:6.2} s: {title:<16} {:6.2} s, {rate:8.1}, {power:6.1} W, {wrong} wrong, {:?}",
+            phase.start_s, phase.seconds, phase.outcome
+        );
+    }
+    let wrong = outcomes
+        .phases
+        .iter()
+        .map(|phase| phase.corruption_count)
+        .sum::<u64>();
+    drop(gpu);
+    println!("{:6.2} s: the driver is let go of", begin.elapsed().as_secs_f64());
+    match outcomes.setup_error {
+        Some(error) => Err(error.message.into()),
+        None if wrong > 0 => Err(format!("{wrong} results were wrong").into()),
+        None => Ok(()),
+    }
+}
+
+impl Watch for Meter {
+    fn counters(&mut self) -> Counters {
+        Counters::default()
+    }
+
+    fn samples(&mut self, elapsed: Duration) -> Vec<Sample> {
+        let sample = self.instant().map(|power| Sample {
+            at_s: elapsed.as_secs_f64(),
+            power_w: Some(power),
+            ..Sample::default()
+        });
+        sample.into_iter().collect()
+    }
+
+    fn xids(&mut self, _elapsed: Duration) -> Vec<XidEvent> {
+        Vec::new()
+    }
 }
 
 fn shape(format: Format, choice: &Choice) -> GemmShape {

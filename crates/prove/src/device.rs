@@ -48,8 +48,6 @@ pub struct DeviceFacts {
     pub l2_bytes: u64,
     /// Highest SM clock in MHz.
     pub sm_clock_mhz: u32,
-    /// Highest memory clock in MHz.
-    pub memory_clock_mhz: u32,
     /// CUDA version of the driver.
     pub cuda: CudaVersion,
 }

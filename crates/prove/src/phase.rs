@@ -1,5 +1,6 @@
 //! The phases: each takes a bench and a time, works, and adds what it has seen to its tally.
 
+mod contest;
 pub(crate) mod loops;
 pub(crate) mod march;
 pub(crate) mod memory;

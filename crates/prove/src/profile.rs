@@ -263,6 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn steps_share_what_is_left_of_the_whole_time() {
+        let plan = plan(Profile::Prove, None, &all);
+        let first = plan.time_of(0, Duration::ZERO);
+        let planned = plan.schedule[0].1;
+        assert!(first.abs_diff(planned) < Duration::from_millis(1), "{first:?}");
+        // Half of the time is gone before anything was done: each has half of its own.
+        let late = plan.time_of(0, plan.total() / 2);
+        assert!(late.abs_diff(planned / 2) < Duration::from_millis(1), "{late:?}");
+        // The last has all that is left, and nothing where nothing is.
+        let last = plan.schedule.len() - 1;
+        assert_eq!(
+            plan.time_of(last, plan.total() - Duration::from_secs(3)),
+            Duration::from_secs(3)
+        );
+        assert_eq!(plan.time_of(last, plan.total() * 2), Duration::ZERO);
+        assert_eq!(plan.time_of(last + 1, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
     fn a_burn_shorter_than_a_proof_is_one() {
         let short = plan(Profile::Burn, Some(Duration::from_mins(1)), &all);
         assert_eq!(short.schedule, plan(Profile::Prove, None, &all).schedule);

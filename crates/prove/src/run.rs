@@ -110,8 +110,11 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
     let steps = plan.steps();
     let mut tallies: Vec<Tally> = steps.iter().copied().map(Tally::new).collect();
     let end = follow(&mut bench, &plan, options.seed, &mut tallies);
-    // What happened in the last batch counts, too.
-    let _ = bench.look_round();
+    // What happened in the last batch counts, too; but all is done, and it is too late to cancel it.
+    let end = end.or_else(|| match bench.look_round() {
+        Err(stop @ Stop::Device(_)) => Some(stop),
+        _ => None,
+    });
     let after = bench.watch.counters();
     let setup_error = match &end {
         Some(Stop::Device(error)) => Some(explain(error, bench.xids.last())),
@@ -145,8 +148,8 @@ fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) 
         .collect();
     let place = |step: &Step| steps.iter().position(|known| known == step);
     for (index, (step, _)) in plan.schedule.iter().enumerate() {
-        if (bench.is_cancelled)() {
-            return Some(Stop::Cancelled);
+        if let Err(stop) = bench.look_round() {
+            return Some(ended(stop, tallies));
         }
         let Some(at) = place(step) else { continue };
         let others = tallies.iter().enumerate().filter(|(other, _)| *other != at);
@@ -179,24 +182,30 @@ fn follow(bench: &mut Bench<'_>, plan: &Plan, seed: u32, tallies: &mut [Tally]) 
         let end = bench.now();
         tally.phase.spans.push((start, end));
         tally.phase.seconds += end - start;
-        tally.phase.outcome = outcome(&result, *step);
+        tally.phase.outcome = outcome(&result);
         (bench.tell)(Progress::Ended(tally.phase.outcome.clone()));
         match result {
             Err(Stop::Cancelled) => return Some(Stop::Cancelled),
             Err(Stop::Device(error)) if ends_the_run(&error) => {
-                let why = format!("not reached: {error}");
-                for tally in tallies.iter_mut().filter(|tally| tally.phase.spans.is_empty()) {
-                    tally.phase.outcome = Outcome::Skipped {
-                        skip: Skip::NotTested,
-                        why: why.clone(),
-                    };
-                }
-                return Some(Stop::Device(error));
+                return Some(ended(Stop::Device(error), tallies));
             }
             Ok(()) | Err(Stop::Device(_) | Stop::Unsupported(_)) => {}
         }
     }
     None
+}
+
+/// Says of what was not reached why it was not.
+fn ended(stop: Stop, tallies: &mut [Tally]) -> Stop {
+    if let Stop::Device(error) = &stop {
+        for tally in tallies.iter_mut().filter(|tally| tally.phase.spans.is_empty()) {
+            tally.phase.outcome = Outcome::Skipped {
+                skip: Skip::NotTested,
+                why: format!("not reached: {error}"),
+            };
+        }
+    }
+    stop
 }
 
 /// True for a phase that was tried and can't be done here.
@@ -212,7 +221,7 @@ const fn ends_the_run(error: &DeviceError) -> bool {
     )
 }
 
-fn outcome(result: &Result<(), Stop>, step: Step) -> Outcome {
+fn outcome(result: &Result<(), Stop>) -> Outcome {
     match result {
         Ok(()) => Outcome::Ran,
         Err(Stop::Cancelled) => Outcome::Interrupted,
@@ -225,7 +234,7 @@ fn outcome(result: &Result<(), Stop>, step: Step) -> Outcome {
             why: error.to_string(),
         },
         Err(Stop::Device(error)) => Outcome::Failed {
-            why: format!("{}: {error}", step.kind),
+            why: error.to_string(),
         },
     }
 }

@@ -315,12 +315,12 @@ fn product_of_hopper(format: Format, variant: &str) -> Option<f64> {
 }
 
 /// The variant that the catalogue's figures go with.
-fn best_variant(device: &Device) -> Option<&'static str> {
+pub fn best_variant(device: &Device) -> Option<&'static str> {
     let ComputeCapability { major, minor } = device.compute_capability?;
     Some(match (major, minor) {
         (7, 0 | 2) => "m8n8k4",
         (7, _) => "m16n8k8",
-        (8 | 12, _) => "m16n8k16",
+        (8 | 11 | 12, _) => "m16n8k16",
         (9, _) => "wgmma",
         (10, _) => "tcgen05",
         _ => "simt",

@@ -9,6 +9,7 @@
  * LOST            GPU 1 has fallen off the bus; GPU 0 works
  * NO_HANDLE       not even a handle of GPU 1 is given
  * STORM           every wait says that a GPU is lost
+ * MIG_EMPTY       MIG is on, and there is no instance
  * DEVICE="path"   opened while initialised, as a driver's device node is
  */
 #include <fcntl.h>
@@ -162,6 +163,25 @@ unsigned nvmlDeviceGetComputeRunningProcesses_v3(device_t device, unsigned *coun
     *count = 0;
     return 7;
 }
+
+#ifdef MIG_EMPTY
+unsigned nvmlDeviceGetMigMode(device_t device, unsigned *current, unsigned *pending) {
+    (void)device;
+    *current = *pending = 1;
+    return 0;
+}
+
+unsigned nvmlDeviceGetMaxMigDeviceCount(device_t device, unsigned *count) {
+    (void)device;
+    *count = 7;
+    return 0;
+}
+
+unsigned nvmlDeviceGetMigDeviceHandleByIndex(device_t device, unsigned index, device_t *mig) {
+    (void)device, (void)index, (void)mig;
+    return 6;
+}
+#endif
 
 unsigned nvmlDeviceGetSupportedEventTypes(device_t device, unsigned long long *events) {
     (void)device;

@@ -11,6 +11,7 @@ mod cdi;
 mod check;
 mod driver;
 mod errors;
+mod failing;
 mod gpus;
 mod machine;
 #[cfg(feature = "sim")]

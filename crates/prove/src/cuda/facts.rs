@@ -14,7 +14,6 @@ use crate::device::DeviceFacts;
 pub(super) mod attribute {
     pub(in crate::cuda) const CLOCK_KHZ: i32 = 13;
     pub(in crate::cuda) const SMS: i32 = 16;
-    pub(in crate::cuda) const MEMORY_CLOCK_KHZ: i32 = 36;
     pub(in crate::cuda) const L2_BYTES: i32 = 38;
     pub(in crate::cuda) const MAJOR: i32 = 75;
     pub(in crate::cuda) const MINOR: i32 = 76;
@@ -62,7 +61,6 @@ pub(super) fn facts(library: &Library, device: CuDevice) -> Result<DeviceFacts, 
         memory_bytes: memory as u64,
         l2_bytes: u64::from(of(attribute::L2_BYTES)),
         sm_clock_mhz: of(attribute::CLOCK_KHZ) / 1000,
-        memory_clock_mhz: of(attribute::MEMORY_CLOCK_KHZ) / 1000,
         cuda: library.version(),
     })
 }

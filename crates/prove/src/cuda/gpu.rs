@@ -95,6 +95,15 @@ impl Gpu {
         Ok(gpu)
     }
 
+    /// Fails where the driver takes not even the kernels that every proof needs: it takes none of the others either.
+    pub fn try_kernels(&self) -> Result<(), SetupError> {
+        let tried = self
+            .enter()
+            .map_err(|error| error.to_string())
+            .and_then(|()| self.kernel(&kernels::MEMORY, "march"));
+        tried.map(drop).map_err(SetupError::NoKernel)
+    }
+
     /// What the device with this number is, without a context on it: nobody else's memory is needed for that.
     pub fn facts_of(library: &Arc<Library>, ordinal: u32) -> Result<DeviceFacts, SetupError> {
         let mut device = 0;

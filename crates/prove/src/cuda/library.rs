@@ -164,7 +164,7 @@ impl Library {
         })?;
         self.version = CudaVersion::from_driver(u32::try_from(version).unwrap_or_default());
         if self.version < OLDEST {
-            return Err(SetupError::DriverTooOld(self.version.to_string()));
+            return Err(SetupError::DriverTooOld(format!("of CUDA {}", self.version)));
         }
         let mut devices = 0;
         // SAFETY: one integer is written.

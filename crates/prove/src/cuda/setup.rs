@@ -76,13 +76,16 @@ pub enum SetupError {
     )]
     InUse,
     /// The driver is older than anything here.
-    #[error("the driver is of CUDA {0}; the kernels need 8.0 (driver 367) or later: install a newer driver")]
+    #[error("the driver is too old, {0}; install one of CUDA 8.0 (driver 367) or later")]
     DriverTooOld(String),
     /// Not permitted.
     #[error(
         "the driver may not be used here (800); look at the container's device cgroup and seccomp profile"
     )]
     NotPermitted,
+    /// The driver takes none of the kernels.
+    #[error("no kernel runs on this GPU with this driver: {0}; install a newer driver")]
+    NoKernel(String),
     /// MIG device that can't be used.
     #[error(
         "the GPU can't be used by CUDA (101: no such device); `CUDA_VISIBLE_DEVICES` names one that is not here"
@@ -118,6 +121,7 @@ impl SetupError {
             Self::InUse => "in-use",
             Self::DriverTooOld(_) => "driver-too-old",
             Self::NotPermitted => "not-permitted",
+            Self::NoKernel(_) => "no-kernel",
             Self::NoSuchDevice => "no-such-device",
             Self::Failed { .. } => "failed",
         }
@@ -136,6 +140,7 @@ impl SetupError {
     pub fn of_code(call: &'static str, code: i32, name: String, around: &Surroundings) -> Self {
         match code {
             2 => Self::NoMemory,
+            35 | 222 => Self::DriverTooOld(format!("an older version than this needs ({code})")),
             46 => Self::InUse,
             100 | 999 if around.device_files == 0 => Self::NoDeviceFiles,
             100 => Self::NoDevice,
@@ -191,6 +196,8 @@ mod tests {
             (46, "in-use", "nvidia-smi"),
             (101, "no-such-device", "CUDA_VISIBLE_DEVICES"),
             (800, "not-permitted", "cgroup"),
+            (35, "driver-too-old", "install one of"),
+            (222, "driver-too-old", "install one of"),
             (999, "failed", "dmesg"),
         ] {
             let error = of(code);

@@ -68,7 +68,9 @@ impl Ground {
             clippy::cast_sign_loss,
             reason = "a part of the memory, roughly"
         )]
-        let mut left = ((free - reserve) as f64 * bench.memory) as u64 / 4096 * 4096;
+        let part = ((free - reserve) as f64 * bench.memory) as u64;
+        // A part of little memory is no less than what is worth testing.
+        let mut left = part.max(smallest.min(free - reserve)) / 4096 * 4096;
         let mut pieces = Vec::new();
         let mut ask = left;
         // One block where the driver has one; else what it has, in halves.

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use pitcrew_core::proof::{Bits, Corruption, CorruptionClass, Sample};
+use pitcrew_core::proof::{Bits, Corruption, CorruptionClass};
 
+use super::contest::{Contest, LONG_BATCH, TRIAL};
 use super::tally::Tally;
 use super::{Exercise, choice};
 use crate::ahead::Expected;
 use crate::bench::{BATCH, Bench, Held, Stop, fill};
 use crate::device::{
-    Block, Choice, DeviceError, Format, GEMM_RECORD_BYTES, Gemm, Output, RECOMPUTE_LOG_BYTES, Span, Work,
+    Block, Choice, DeviceError, Format, GEMM_RECORD_BYTES, Gemm, Output, RECOMPUTE_LOG_BYTES, Span, Variant,
+    Work,
 };
 use crate::inject::Inject;
 use crate::operands::mix;
@@ -21,18 +23,14 @@ use crate::verify::tiles::{Mismatch, SecondLook, Suspect, cause, mismatches, sus
 
 /// GEMMs whose records are held at once.
 const SLOTS: usize = 256;
-/// In the power phase a batch takes so long: the pauses between batches, in which the CPU compares, cost power.
-const LONG_BATCH: Duration = Duration::from_millis(300);
-/// How long each program is tried in the power phase before the one that draws more goes on.
-const TRIAL: Duration = Duration::from_millis(1500);
 /// Wrong tiles that get a second look.
 const MOST_LOOKS: usize = 16;
 /// How far the order of tiles moves from one GEMM to the next; a prime, so that every SM meets every tile.
 const STEP: u32 = 7919;
 /// Each buffer of the memory traffic beside products.
 const STREAM: u64 = 512 << 20;
-/// Triads that are queued at once.
-const MOST_TRIADS: usize = 4096;
+/// One product must end long before it would be taken for one that hangs.
+const LONGEST: Duration = Duration::from_secs(2);
 /// Full load and none, each for so long: once a second.
 const PULSE: Duration = Duration::from_millis(500);
 
@@ -82,7 +80,7 @@ impl Products {
         }
     }
 
-    /// The largest shape up to the scale's that fits into three fifths of the free memory.
+    /// The largest shape up to the scale's that fits into three fifths of the free memory and ends soon.
     fn shape(&self, bench: &Bench<'_>, choice: &Choice) -> Result<GemmShape, Stop> {
         let scale = bench.device.scale();
         let free = bench.device.free_memory()?;
@@ -100,10 +98,14 @@ impl Products {
                 weight_seed: mix(self.seed ^ 2),
             };
             let needed = bytes(&shape).iter().sum::<u64>();
-            if needed <= free / 5 * 3 {
+            let fits = needed <= free / 5 * 3;
+            if fits && longest(bench, choice.variant, &shape) <= LONGEST {
                 return Ok(shape);
             }
             if edge <= choice.tile_rows.max(choice.tile_columns) {
+                if fits {
+                    return Ok(shape);
+                }
                 return Err(Stop::Device(DeviceError::OutOfMemory {
                     wanted: needed,
                     of: "the GPU",
@@ -494,11 +496,7 @@ impl Exercise for Products {
             Mode::Steady | Mode::Pulse => BATCH,
         };
         tally.phase.n = Some(set.shape.m.into());
-        let operations = 2
-            * u64::from(set.shape.m)
-            * u64::from(set.shape.n)
-            * u64::from(set.shape.k)
-            * bench.device.scale().operations;
+        let operations = operations(&set.shape) * bench.device.scale().operations;
         let sweep = time.mul_f64(0.1);
         let end = start + time.saturating_sub(sweep);
         let mut count = 1;
@@ -547,64 +545,23 @@ impl Exercise for Products {
     }
 }
 
-/// Which of two programs draws more: products alone, or beside memory traffic. Some cards reach their limit by the one,
-/// some by the other.
-#[derive(Debug)]
-struct Contest {
-    triad: Work,
-    /// Triads beside one batch of products.
-    count: usize,
-    begin: Duration,
-    each: Duration,
+/// How long one product takes on the slowest GPU that has so many SMs at their clock.
+#[expect(clippy::cast_precision_loss, reason = "an upper limit, to one figure")]
+fn longest(bench: &Bench<'_>, variant: Variant, shape: &GemmShape) -> Duration {
+    // Operations of an SM in a clock: cards for graphics have two units for FP64, and 64 for FP32 at least.
+    let per_clock = match (variant, shape.format) {
+        (Variant::Simt, Format::Fp64) => 4.0,
+        _ => 64.0,
+    };
+    let facts = bench.device.facts();
+    let per_second = f64::from(facts.sms.max(1)) * f64::from(facts.sm_clock_mhz.max(500)) * 1e6 * per_clock;
+    let operations = operations(shape) * bench.device.scale().operations;
+    Duration::try_from_secs_f64(operations as f64 / per_second).unwrap_or(Duration::MAX)
 }
 
-impl Contest {
-    fn new(triad: Work, of_triad: Duration, begin: Duration, each: Duration) -> Self {
-        Self {
-            triad,
-            count: fill(LONG_BATCH, of_triad * 2, MOST_TRIADS),
-            begin,
-            each,
-        }
-    }
-
-    /// When it is decided.
-    fn end(&self) -> Duration {
-        self.begin + self.each * 2
-    }
-
-    /// True where memory traffic runs beside the products: on trial, or as it draws more.
-    fn is_beside(&self, now: Duration, samples: &[Sample]) -> bool {
-        let middle = self.begin + self.each;
-        if now < middle {
-            return false;
-        }
-        if now < self.end() {
-            return true;
-        }
-        // The first third of each is left out, as readings come late.
-        let draw = |from: Duration| {
-            let span = (from + self.each / 3).as_secs_f64()..=(from + self.each).as_secs_f64();
-            let powers = samples
-                .iter()
-                .filter(|sample| span.contains(&sample.at_s))
-                .filter_map(|sample| sample.power_w);
-            let (sum, count) = powers.fold((0.0, 0.0), |(sum, count), power| (sum + power, count + 1.0));
-            (count > 0.0).then_some(sum / count)
-        };
-        draw(middle) > draw(self.begin)
-    }
-
-    fn work(&self) -> Vec<Work> {
-        vec![self.triad; self.count]
-    }
-
-    /// Has both lists end at the same time, so that neither is alone at the end.
-    fn balance(&mut self, products: &[Duration], triads: &[Duration]) {
-        let [products, triads] = [products, triads].map(|times| times.iter().sum::<Duration>());
-        let each = triads / u32::try_from(self.count).unwrap_or(1).max(1);
-        self.count = fill(products, each, MOST_TRIADS);
-    }
+/// Multiplications and additions of one product.
+fn operations(shape: &GemmShape) -> u64 {
+    2 * u64::from(shape.m) * u64::from(shape.n) * u64::from(shape.k)
 }
 
 /// Bytes of A, B and C.

@@ -10,7 +10,8 @@ use crate::device::{
     DeviceError, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, LOOP_WARPS, MARCH_LOG_BYTES,
     MARCH_LOG_ENTRIES, Output, Pattern, RECOMPUTE_LOG_BYTES, RECOMPUTE_LOG_ENTRIES, Span, Variant, Work,
 };
-use crate::operands::{mix, operand, pattern_word};
+use crate::operands::{mix, operand};
+use crate::verify::golden::{accumulator_bits, lane_hash};
 use crate::verify::operand::{encode, encode_output};
 
 /// Operands, and what they make.
@@ -480,28 +481,22 @@ fn loop_values(format: Format, seed: u32) -> Vec<i32> {
 
 /// The hash of a warp of which lane 0's register 0 has bits flipped.
 fn warp_hash(format: Format, values: &[i32], warp: u32, rounds: u32, flipped: &[u32]) -> u64 {
-    let mut hash = 0;
-    for lane in 0..32 {
-        let mut of_lane = pattern_word(0, u64::from(warp * 32 + lane));
-        for _ in 0..rounds {
-            for register in 0..LOOP.registers {
-                let (row, column) = (LOOP.place)(warp, lane, register);
-                let value = values[index(u64::from(row * LOOP.columns + column))];
-                let mut bits = match format {
-                    Format::Int8 => u64::from(value.cast_unsigned()),
-                    Format::Fp64 => f64::from(value).to_bits(),
-                    #[expect(clippy::cast_precision_loss, reason = "sums stay below 2^24")]
-                    _ => u64::from((value as f32).to_bits()),
-                };
-                if (lane, register) == (0, 0) {
-                    bits = flipped.iter().fold(bits, |bits, bit| bits ^ 1 << (bit % 64));
-                }
-                of_lane = (of_lane ^ bits).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            }
-        }
-        hash ^= of_lane;
-    }
-    hash
+    let of_lane = |lane: u32| {
+        let of_register = |register: u32| {
+            let (row, column) = (LOOP.place)(warp, lane, register);
+            let value = values[index(u64::from(row * LOOP.columns + column))];
+            let bits = accumulator_bits(format, value.into());
+            let flips = if (lane, register) == (0, 0) { flipped } else { &[] };
+            flips.iter().fold(bits, |bits, bit| bits ^ 1 << (bit % 64))
+        };
+        lane_hash(
+            warp,
+            lane,
+            rounds,
+            &(0..LOOP.registers).map(of_register).collect::<Vec<_>>(),
+        )
+    };
+    (0..32).map(of_lane).fold(0, |hash, lane| hash ^ lane)
 }
 
 /// A value as it is rounded for the encoder of outputs.

@@ -27,26 +27,18 @@ pub struct Vote {
     pub deviations: Vec<Deviation>,
     /// True when the many agree with each other and not with the CPU: it is no single SM that is wrong.
     pub all_wrong: bool,
-    /// Mean clock in MHz of each SM that took part.
-    pub clocks: BTreeMap<u32, f64>,
     /// CTAs of each SM that took part.
     pub ctas: BTreeMap<u32, u64>,
-    /// CTAs whose record names no SM that there is: the record itself is wrong.
-    pub strays: u64,
 }
 
 /// Compares all CTAs with `golden`, one hash for each warp.
 pub fn vote(records: &[LoopRecord], golden: &[u64], sms: u32) -> Vote {
     let mut found = Vote::default();
     let warps = golden.len().min(LOOP_WARPS);
-    let mut clocks: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     for (cta, record) in records.iter().enumerate() {
         let sm = u32::try_from(record.sm).unwrap_or(u32::MAX);
-        if is_stray(sm, sms) {
-            found.strays += 1;
-        } else {
+        if !is_stray(sm, sms) {
             *found.ctas.entry(sm).or_default() += 1;
-            clocks.entry(sm).or_default().extend(record.clock_mhz());
         }
         for (warp, (&expected, &got)) in (0..).zip(golden.iter().zip(&record.hashes).take(warps)) {
             if expected != got {
@@ -60,13 +52,6 @@ pub fn vote(records: &[LoopRecord], golden: &[u64], sms: u32) -> Vote {
             }
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "a few CTAs")]
-    let mean = |clocks: Vec<f64>| clocks.iter().sum::<f64>() / clocks.len() as f64;
-    found.clocks = clocks
-        .into_iter()
-        .filter(|(_, clocks)| !clocks.is_empty())
-        .map(|(sm, clocks)| (sm, mean(clocks)))
-        .collect();
     found.all_wrong = majority(records, warps).is_some_and(|most| most[..warps] != golden[..warps]);
     found
 }
@@ -116,7 +101,6 @@ mod tests {
             panic!("{vote:?}")
         };
         assert_eq!((one.sm, one.warp, one.expected, one.got), (5, 1, 2, 7));
-        assert!((vote.clocks[&3] - 1980.0).abs() < 1e-9);
         assert_eq!(vote.ctas.len(), 8);
     }
 
@@ -135,7 +119,7 @@ mod tests {
             &[1, 2],
             2,
         );
-        assert_eq!(vote.strays, 1);
+        assert_eq!(vote.ctas.len(), 2, "what names no SM is nobody's");
         assert_eq!(vote.deviations.len(), 2);
     }
 }

@@ -1,7 +1,9 @@
-// A driver's library that does nothing, and fails where it is told to when it is compiled: -DCU_INIT=802.
+// A driver's library that does nothing, and fails where it is told to when it is compiled: -DCU_INIT=802. -DCU_HANGS_IN=INIT
+// has cuInit never return, likewise RETAIN and QUERY; -DCU_AFTER=n lets the first n questions for an event be answered well.
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #ifndef CU_INIT
 #define CU_INIT 0
@@ -31,15 +33,33 @@
 #define CU_QUERY 0
 #endif
 
+#ifndef CU_AFTER
+#define CU_AFTER 0
+#endif
+enum { NOTHING, INIT, RETAIN, QUERY };
+#ifndef CU_HANGS_IN
+#define CU_HANGS_IN NOTHING
+#endif
+
 static char handle[64];
 
-int cuInit(unsigned flags) { return CU_INIT; }
+static int unless_it_hangs(int call, int code) {
+    while (CU_HANGS_IN == call) pause();
+    return code;
+}
+
+int cuInit(unsigned flags) { return unless_it_hangs(INIT, CU_INIT); }
 int cuDriverGetVersion(int *version) { return *version = CU_VERSION, 0; }
 int cuGetErrorName(int code, const char **name) { return *name = code ? "CUDA_ERROR_TOLD" : "CUDA_SUCCESS", 0; }
 int cuDeviceGetCount(int *count) { return *count = CU_COUNT, 0; }
 int cuDeviceGet(int *device, int ordinal) { return *device = ordinal, 0; }
 int cuDeviceGetName(char *name, int size, int device) { return strncpy(name, "NVIDIA Fake", size), 0; }
+#ifdef CU_NVML
+// That of GPU 0 of the management library of the tests of `pitcrew-nvml`.
+int cuDeviceGetUuid(char *uuid, int device) { return memset(uuid, 0, 16), uuid[6] = 0x40, uuid[8] = 0x80, 0; }
+#else
 int cuDeviceGetUuid(char *uuid, int device) { return memset(uuid, 0x11, 16), 0; }
+#endif
 #ifdef CU_MIG
 int cuDeviceGetUuid_v2(char *uuid, int device) { return memset(uuid, 0x22, 16), 0; }
 #endif
@@ -58,7 +78,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     }
     return 0;
 }
-int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = handle, CU_RETAIN; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { return *context = handle, unless_it_hangs(RETAIN, CU_RETAIN); }
 int cuDevicePrimaryCtxRelease(int device) { return 0; }
 int cuCtxSetCurrent(void *context) { return 0; }
 int cuModuleLoadDataEx(void **module, const char *image, unsigned count, int *options, void **values) {
@@ -104,7 +124,10 @@ int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return 0; }
 int cuEventCreate(void **event, unsigned flags) { return *event = handle, 0; }
 int cuEventDestroy_v2(void *event) { return 0; }
 int cuEventRecord(void *event, void *stream) { return 0; }
-int cuEventQuery(void *event) { return CU_QUERY; }
+int cuEventQuery(void *event) {
+    static int asked;
+    return asked++ < CU_AFTER ? 0 : unless_it_hangs(QUERY, CU_QUERY);
+}
 int cuEventElapsedTime(float *milliseconds, void *first, void *last) { return *milliseconds = 1.5f, 0; }
 int cuDeviceCanAccessPeer(int *can, int device, int peer) { return *can = 0, 0; }
 int cuCtxEnablePeerAccess(void *context, unsigned flags) { return 0; }

@@ -86,7 +86,6 @@ impl Imaginary {
             memory_bytes: device.memory_total_bytes.unwrap_or(8 << 30),
             l2_bytes: 32 << 20,
             sm_clock_mhz: device.clock_sm_max_mhz.unwrap_or(1500),
-            memory_clock_mhz: 0,
             cuda: cuda.unwrap_or(CudaVersion { major: 12, minor: 0 }),
         };
         let mut rates = rates(device, facts.sms);
@@ -133,14 +132,7 @@ fn clock(device: &Device, sms: u32, tensor: &str) -> f64 {
 /// What the card should reach at the clock that it has under load.
 fn rates(device: &Device, sms: u32) -> Rates {
     let ComputeCapability { major, minor } = device.compute_capability.unwrap_or(OLDEST);
-    let tensor = match (major, minor) {
-        (7, 0 | 2) => "m8n8k4",
-        (7, _) => "m16n8k8",
-        (9, _) => "wgmma",
-        (10 | 11, _) => "tcgen05",
-        (8.., _) => "m16n8k16",
-        _ => "simt",
-    };
+    let tensor = expected::best_variant(device).unwrap_or("simt");
     let clock_mhz = clock(device, sms, tensor);
     let of = |format, variant| {
         let peak = expected::peak_per_clock(device, format)?;

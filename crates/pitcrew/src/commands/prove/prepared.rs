@@ -23,7 +23,7 @@ use crate::error::Error;
 /// How often it is asked whether the driver is there, or the run shall end.
 const LOOK: Duration = Duration::from_millis(20);
 /// A driver has all of its time but for this to start: who waits for a proof hears within ten seconds that it does not.
-const MARGIN: Duration = Duration::from_secs(1);
+const MARGIN: Duration = Duration::from_millis(1500);
 /// The part of that time in which the management library must answer: without it a proof is a poorer one.
 const MANAGEMENT: f64 = 0.6;
 
@@ -89,8 +89,8 @@ pub(super) fn prepare(
                 return Ok(Start::Failed(SetupError {
                     code: SetupErrorCode::Hang,
                     message: format!(
-                        "the driver hangs: it did not start within {} s",
-                        patience.as_secs()
+                        "the driver hangs: it did not start within {:.1} s",
+                        patience.as_secs_f64()
                     ),
                     fix: Some(
                         "`dmesg | grep -i -e nvrm -e xid` tells why; where it is only slow, `nvidia-smi -pm 1` keeps it \

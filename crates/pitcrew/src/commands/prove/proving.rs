@@ -27,7 +27,7 @@ use crate::output::Output;
 
 /// A GPU of which nothing was heard for so long hangs: it is longer than its own patience, and whatever takes the CPU
 /// longer than a moment says so.
-const SILENCE: Duration = Duration::from_secs(9);
+const SILENCE: Duration = Duration::from_secs(8);
 /// But for the driver's compiler, which says nothing.
 const COMPILING: Duration = Duration::from_secs(90);
 /// What the end takes that is left out of the phases: last counters, the report, letting go of the driver.

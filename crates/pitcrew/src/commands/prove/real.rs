@@ -131,6 +131,7 @@ impl Machine {
         let mut gpu = Gpu::open(&self.library, ordinal).map_err(|error| explain(&error, None))?;
         gpu.set_ptx_alone(self.ptx_alone);
         gpu.set_compiling(Arc::clone(&self.compiling));
+        gpu.try_kernels().map_err(|error| explain(&error, None))?;
         Ok(gpu)
     }
 }
@@ -218,7 +219,7 @@ fn with_facts(device: Device, facts: &DeviceFacts) -> Device {
 pub(super) fn explain(error: &cuda::SetupError, inventory: Option<&Inventory>) -> SetupError {
     use cuda::SetupError as Cuda;
     let text = error.to_string();
-    let (message, fix) = match text.split_once("; ") {
+    let (message, fix) = match text.rsplit_once("; ") {
         Some((message, fix)) => (message.to_owned(), Some(fix.to_owned())),
         None => (text, None),
     };
@@ -234,6 +235,7 @@ pub(super) fn explain(error: &cuda::SetupError, inventory: Option<&Inventory>) -
         Cuda::NoMemory => (SetupErrorCode::OutOfMemory, Some(2)),
         Cuda::InUse => (SetupErrorCode::InUse, Some(46)),
         Cuda::DriverTooOld(_) => (SetupErrorCode::DriverTooOld, None),
+        Cuda::NoKernel(_) => (SetupErrorCode::NoKernel, None),
         Cuda::NotPermitted => (SetupErrorCode::NotPermitted, Some(800)),
         Cuda::Failed { code, .. } => (SetupErrorCode::Other, u32::try_from(*code).ok()),
     };
