@@ -94,6 +94,10 @@ struct Main {
 
 impl Main {
     /// Starts all parts.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a line for each channel, and a few for each part"
+    )]
     fn start(deps: &Arc<Deps>) -> (Self, JoinSet<()>, JoinSet<()>) {
         let (mut parts, mut ending) = (JoinSet::new(), JoinSet::new());
         let node = Node::new(&deps.settings);

@@ -112,22 +112,19 @@ impl Prover {
             (state.error.clone(), state.corrupt.clone())
         };
         let mut evidence = evidence(order, &inventory, now);
-        match error {
-            Some(message) => {
-                evidence.setup_error = Some(SetupError {
-                    code: SetupErrorCode::Other,
-                    message,
-                    fix: None,
-                    cuda_error: None,
-                });
-            }
-            None => {
-                let devices = order.devices.iter().filter_map(|uuid| {
-                    let device = found(&inventory, uuid)?;
-                    Some(tested(device, corrupt.contains(uuid)))
-                });
-                evidence.devices = devices.collect();
-            }
+        if let Some(message) = error {
+            evidence.setup_error = Some(SetupError {
+                code: SetupErrorCode::Other,
+                message,
+                fix: None,
+                cuda_error: None,
+            });
+        } else {
+            let devices = order.devices.iter().filter_map(|uuid| {
+                let device = found(&inventory, uuid)?;
+                Some(tested(device, corrupt.contains(uuid)))
+            });
+            evidence.devices = devices.collect();
         }
         Ok(judge(evidence, &Thresholds::default()))
     }
@@ -188,7 +185,7 @@ impl Interface for Prover {
     }
 
     fn longest(&self, _: Profile) -> Duration {
-        Duration::from_secs(60)
+        Duration::from_mins(1)
     }
 }
 

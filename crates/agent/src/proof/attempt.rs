@@ -135,19 +135,18 @@ impl Attempt {
                 }
             }
         };
-        match ended {
-            Some(ended) => words.extend(ended),
-            None => {
-                if !outcome.cut_short {
-                    words.push(format!(
-                        "it was ended, as it took longer than {} s",
-                        longest.as_secs()
-                    ));
-                }
-                let gone = join_all(running.iter_mut().map(|proving| proving.end())).await;
-                let stuck = running.into_iter().zip(gone).filter(|(_, gone)| !gone);
-                outcome.stuck = stuck.map(|(proving, _)| proving).collect();
+        if let Some(ended) = ended {
+            words.extend(ended);
+        } else {
+            if !outcome.cut_short {
+                words.push(format!(
+                    "it was ended, as it took longer than {} s",
+                    longest.as_secs()
+                ));
             }
+            let gone = join_all(running.iter_mut().map(|proving| proving.end())).await;
+            let stuck = running.into_iter().zip(gone).filter(|(_, gone)| !gone);
+            outcome.stuck = stuck.map(|(proving, _)| proving).collect();
         }
         outcome.words = words.join("; ");
         outcome

@@ -54,8 +54,7 @@ pub(crate) async fn keep(
     books: Books,
     end: impl Future<Output = ()> + Send,
 ) {
-    let (stop, stopped) = watch::channel(false);
-    let mut keeper = Keeper::new(deps, channels, ledger, books, stopped);
+    let mut keeper = Keeper::new(deps, channels, ledger, books);
     keeper.end_what_is_left().await;
     let mut attempt: Option<BoxFuture<'static, Outcome>> = None;
     let mut hands = keeper.hands.subscribe();
@@ -63,12 +62,15 @@ pub(crate) async fn keep(
     let mut end = std::pin::pin!(end);
     loop {
         keeper.see();
+        // Whoever takes the driver needs it whole, and one that doesn't answer proves nothing.
+        let is_away = keeper.snapshot.problems.contains_key(&Part::Driver);
+        put(&keeper.stop, is_away);
         if keeper.is_ready() {
             if Instant::now() >= next_look {
                 keeper.look().await;
                 next_look = Instant::now() + keeper.deps.settings.pace.glance;
             }
-            if attempt.is_none() {
+            if attempt.is_none() && !is_away {
                 attempt = keeper.plan().map(|attempt| attempt.run().boxed());
             }
             keeper.tell();
@@ -87,7 +89,7 @@ pub(crate) async fn keep(
             () = &mut end => break,
         }
     }
-    stop.send_replace(true);
+    keeper.stop.send_replace(true);
     let _ = tokio::time::timeout(END, under_way(&mut attempt)).await;
 }
 
@@ -103,7 +105,8 @@ struct Keeper {
     channels: Channels,
     ledger: Arc<Ledger>,
     books: Books,
-    stopped: watch::Receiver<bool>,
+    /// True while no proof may run.
+    stop: watch::Sender<bool>,
     since: Instant,
     shelf: Shelf,
     snapshot: Snapshot,
@@ -138,13 +141,7 @@ enum Why {
 }
 
 impl Keeper {
-    fn new(
-        deps: Arc<Deps>,
-        mut channels: Channels,
-        ledger: Arc<Ledger>,
-        books: Books,
-        stopped: watch::Receiver<bool>,
-    ) -> Self {
+    fn new(deps: Arc<Deps>, mut channels: Channels, ledger: Arc<Ledger>, books: Books) -> Self {
         let shelf = Shelf::new(&deps.root);
         let snapshot = channels.snapshots.borrow_and_update().clone();
         Self {
@@ -153,7 +150,7 @@ impl Keeper {
             channels,
             ledger,
             books,
-            stopped,
+            stop: watch::Sender::new(false),
             since: Instant::now(),
             shelf,
             snapshot,
@@ -241,13 +238,15 @@ impl Keeper {
             devices: self.devices.clone(),
             now: self.now(),
         };
-        let (deps, shelf, seen) = (Arc::clone(&self.deps), self.shelf.clone(), self.seen.clone());
+        let (deps, place, seen) = (Arc::clone(&self.deps), self.shelf.clone(), self.seen.clone());
+        let is_first = !self.has_looked;
         // A long one has megabytes: not on the thread that answers the kubelet.
         let looked = tokio::task::spawn_blocking(move || {
-            let booted = boot_time(&*deps.host);
+            // It doesn't change while anybody lives who could see it.
+            let booted = is_first.then(|| boot_time(&*deps.host)).flatten();
             let mut found: Vec<Found> = Vec::new();
-            let names = shelf.open().and_then(|()| {
-                shelf.read(&seen, |new| {
+            let names = place.open().and_then(|()| {
+                place.read(&seen, |new| {
                     let taken = match new.report {
                         Ok(report) => take(report, &expected).map_err(Why::Refused),
                         Err(why) => Err(Why::Unread(why)),
@@ -265,7 +264,7 @@ impl Keeper {
             self.has_looked = true;
             return;
         };
-        self.view.booted = booted;
+        self.view.booted = self.view.booted.or(booted);
         self.has_looked = true;
         match names {
             Ok(names) => {
@@ -377,10 +376,14 @@ impl Keeper {
     fn plan(&mut self) -> Option<Attempt> {
         self.view.waiting.clear();
         let policy = self.view.policy.clone();
-        let request = policy.request.clone().unwrap_or_default();
-        if self.requests.request != request {
+        // Where none is known what was answered stays so: the API server may be away.
+        if let Some(request) = policy
+            .request
+            .as_ref()
+            .filter(|request| **request != self.requests.request)
+        {
             self.requests = Requests {
-                request,
+                request: request.clone(),
                 answered: BTreeSet::new(),
             };
         }
@@ -423,7 +426,7 @@ impl Keeper {
             gpus: begin,
             profile: policy.profile,
             hands: self.hands.clone(),
-            stop: self.stopped.clone(),
+            stop: self.stop.subscribe(),
         })
     }
 

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use pitcrew_core::proof::{self, MAX_BYTES, Report};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 /// Where reports are, on the host.
 pub const DIR: &str = "/var/lib/pitcrew/proofs";
@@ -20,6 +21,8 @@ pub const DIR: &str = "/var/lib/pitcrew/proofs";
 const ENDING: &str = ".json";
 /// Which requests were answered.
 const REQUESTS: &str = ".requests.json";
+/// How names of files begin that are being written.
+const UNFINISHED: &str = ".new-";
 /// Most names that are looked at.
 const MOST: usize = 1_000;
 
@@ -127,9 +130,18 @@ impl Shelf {
 pub fn hand_over(root: &Path, report: &Report) -> io::Result<PathBuf> {
     let dir = below(root);
     make(&dir)?;
-    let text = serde_json::to_vec(report)?;
-    let name = format!("{}-{}{ENDING}", report.evidence.run.started.0, std::process::id());
-    put(&dir, &name, &text)?;
+    let mut file = unfinished(&dir)?;
+    let mut writer = io::BufWriter::new(file.as_file_mut());
+    serde_json::to_writer(&mut writer, report)?;
+    writer.flush()?;
+    drop(writer);
+    // What makes the unfinished file's name unlike others makes the finished one's.
+    let own = file.path().file_name().and_then(|name| name.to_str());
+    let own = own
+        .and_then(|name| name.strip_prefix(UNFINISHED))
+        .unwrap_or_default();
+    let name = format!("{}-{own}{ENDING}", report.evidence.run.started.0);
+    file.persist(dir.join(&name))?;
     Ok(dir.join(name))
 }
 
@@ -201,8 +213,12 @@ fn read(path: &Path) -> Result<Report, String> {
     proof::parse(&text).map_err(|error| error.to_string())
 }
 
+fn unfinished(dir: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir)
+}
+
 fn put(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+    let mut file = unfinished(dir)?;
     file.write_all(bytes)?;
     file.persist(dir.join(name))?;
     Ok(())

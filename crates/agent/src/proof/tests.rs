@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use pitcrew_api::gpu_node::{ProofProfile, ProofSpec};

@@ -73,7 +73,6 @@ fn judge(snapshot: &Snapshot) -> Judgement {
         let message = "there is no GPU that answers, and none to prove";
         return Judgement::unknown(kind, "NotProven", message, "see the hint of DriverReady");
     }
-    let view = &snapshot.proof;
     let mut failed: Vec<(&Known<'_>, &Proof)> = all
         .iter()
         .filter_map(|known| match &known.standing {
@@ -96,54 +95,58 @@ fn judge(snapshot: &Snapshot) -> Judgement {
         .iter()
         .filter(|known| !matches!(known.standing, Standing::Proven(_)))
         .collect();
-    let Some(first) = open.first() else {
-        return passed(&all);
-    };
-    let names = |which: &dyn Fn(&Known<'_>) -> bool| {
-        let names: Vec<String> = open
-            .iter()
-            .filter(|known| which(known))
-            .map(|known| known.name())
-            .collect();
-        names.join(", ")
-    };
+    match open.first() {
+        None => passed(&all),
+        Some(first) => under_way(snapshot, &open).unwrap_or_else(|| not_proven(snapshot, first, &open)),
+    }
+}
+
+/// What keeps GPUs from being proven at the moment: a proof runs, waits, or could not run. `None` where nothing does.
+fn under_way(snapshot: &Snapshot, open: &[&Known<'_>]) -> Option<Judgement> {
+    let (kind, view) = (kind::PROVEN, &snapshot.proof);
     let runs = |known: &Known<'_>| view.running.contains(known.uuid);
     if open.iter().any(|known| runs(known)) {
-        let message = format!("being proved (profile {}): {}", view.policy.profile, names(&runs));
-        return Judgement::unknown(kind, "Proving", message, "wait until it has ended");
-    }
-    let waits = open
-        .iter()
-        .find_map(|known| Some((known, view.waiting.get(known.uuid)?)));
-    if let Some((known, why)) = waits {
         let message = format!(
-            "{} waits for its proof: {why}{}",
-            known.name(),
-            more(view.waiting.len())
+            "being proved (profile {}): {}",
+            view.policy.profile,
+            names(open, runs)
         );
-        return Judgement::unknown(
+        return Some(Judgement::unknown(
             kind,
-            "Waiting",
+            "Proving",
             message,
-            "it begins when no pod holds the GPU any more",
-        );
+            "wait until it has ended",
+        ));
     }
-    let failed = open
+    let first = |of: &std::collections::BTreeMap<String, String>| {
+        let found = open
+            .iter()
+            .find_map(|known| Some((known.name(), of.get(known.uuid)?.clone())));
+        found.map(|(name, why)| (name, why, more(of.len())))
+    };
+    if let Some((name, why, more)) = first(&view.waiting) {
+        let message = format!("{name} waits for its proof: {why}{more}");
+        let hint = "it begins when no pod holds the GPU any more";
+        return Some(Judgement::unknown(kind, "Waiting", message, hint));
+    }
+    let (name, why, more) = first(&view.failed)?;
+    let message = format!("{name} could not be proved: {why}{more}");
+    let hint = "pitcrew prove, on the node, says more";
+    Some(Judgement::unknown(kind, "ProofFailed", message, hint))
+}
+
+fn names(open: &[&Known<'_>], which: impl Fn(&Known<'_>) -> bool) -> String {
+    let names: Vec<String> = open
         .iter()
-        .find_map(|known| Some((known, view.failed.get(known.uuid)?)));
-    if let Some((known, why)) = failed {
-        let message = format!(
-            "{} could not be proved: {why}{}",
-            known.name(),
-            more(view.failed.len())
-        );
-        return Judgement::unknown(
-            kind,
-            "ProofFailed",
-            message,
-            "pitcrew prove, on the node, says more",
-        );
-    }
+        .filter(|known| which(known))
+        .map(|known| known.name())
+        .collect();
+    names.join(", ")
+}
+
+/// Why no verdict holds on the first of these.
+fn not_proven(snapshot: &Snapshot, first: &Known<'_>, open: &[&Known<'_>]) -> Judgement {
+    let kind = kind::PROVEN;
     match &first.standing {
         Standing::Stale(proof, stale) => {
             let (reason, since) = match stale {
@@ -172,7 +175,7 @@ fn judge(snapshot: &Snapshot) -> Judgement {
         }
         _ => {
             let is_new = |known: &Known<'_>| known.standing == Standing::None;
-            let message = format!("no proof has run on {}", names(&is_new));
+            let message = format!("no proof has run on {}", names(open, is_new));
             Judgement::unknown(kind, "NotProven", message, ASK)
         }
     }
