@@ -42,6 +42,8 @@ pub struct Gpu {
     peers: RefCell<Vec<(CuDevice, Raw)>>,
     /// A context that was broken by a fault or hangs: to give anything back to it would hang or fail too.
     broken: Cell<bool>,
+    /// Whose self-test did that, where they are kernels that had run on no GPU before.
+    blamed: Cell<Option<Variant>>,
     patience: Duration,
     pub(super) ptx_alone: bool,
 }
@@ -78,6 +80,7 @@ impl Gpu {
             host_blocks: RefCell::default(),
             peers: RefCell::default(),
             broken: Cell::new(false),
+            blamed: Cell::new(None),
             patience: HANG,
             ptx_alone: false,
         };
@@ -116,6 +119,9 @@ impl Gpu {
 
     /// Makes the context the calling thread's.
     pub(super) fn enter(&self) -> Result<(), DeviceError> {
+        if let Some(variant) = self.blamed.get() {
+            return Err(DeviceError::Untested(variant));
+        }
         if self.broken.get() {
             return Err(DeviceError::Lost(
                 "work before it had stopped the GPU's context; start again".to_owned(),
@@ -262,7 +268,12 @@ impl Gpu {
             .map_err(|reason| refused(reason, false))?;
         match self_test::run(self, format, &choice) {
             Ok(()) => Ok(choice),
-            Err(Unfit::Device(error)) => Err(refused(error.to_string(), false)),
+            Err(Unfit::Device(error)) => {
+                if variant.is_untested() && self.broken.get() {
+                    self.blamed.set(Some(variant));
+                }
+                Err(refused(error.to_string(), false))
+            }
             Err(Unfit::Wrong(what)) => Err(refused(what, true)),
         }
     }

@@ -137,7 +137,7 @@ fn rates(device: &Device, sms: u32) -> Rates {
         (7, 0 | 2) => "m8n8k4",
         (7, _) => "m16n8k8",
         (9, _) => "wgmma",
-        (10 | 11, _) => "tcgen05",
+        (10, _) => "tcgen05",
         (8.., _) => "m16n8k16",
         _ => "simt",
     };
