@@ -97,9 +97,10 @@ impl Phase {
     /// The kernels that ran, as a person is told of them, e.g. `wgmma`.
     pub fn kernels(&self) -> Option<String> {
         let variant = self.variant.as_ref()?;
-        Some(match self.is_untested {
-            true => format!("{variant} (untested)"),
-            false => variant.clone(),
+        Some(if self.is_untested {
+            format!("{variant} (untested)")
+        } else {
+            variant.clone()
         })
     }
 
