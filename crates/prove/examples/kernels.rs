@@ -18,7 +18,7 @@ use pitcrew_prove::device::{
     Choice, Device as _, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, MARCH_LOG_BYTES, Output,
     Pattern, RECOMPUTE_LOG_BYTES, Span, Variant, Work,
 };
-use pitcrew_prove::kernels::variants;
+use pitcrew_prove::kernels::{self, variants};
 use pitcrew_prove::verify::golden::{GemmShape, loop_hashes};
 use pitcrew_prove::verify::records::{LoopRecord, gemm_records, loop_records, march_log, recompute_log};
 
@@ -132,6 +132,12 @@ fn run_part(part: &str, seconds: f64) -> Outcome<()> {
                 .iter()
                 .find(|known| known.name() == format)
                 .ok_or("no such format")?;
+            let capability = gpu.facts().compute_capability;
+            let module = kernels::module(variant, format, capability);
+            if !module.is_some_and(|module| module.target.includes(capability)) {
+                say(&format!("{part}: not for compute capability {capability}"));
+                return Ok(());
+            }
             let since = Instant::now();
             let choice = gpu.choice(variant, format).map_err(|refused| refused.reason)?;
             say(&format!(

@@ -82,6 +82,11 @@ pub enum DeviceError {
         /// The driver's words.
         reason: String,
     },
+    /// Kernels that had run on no GPU before stopped its context, and nothing more can be asked of it.
+    #[error(
+        "the kernels of `{0}` had run on no GPU before, and stopped this one's context in their self-test"
+    )]
+    Untested(Variant),
     /// This device can't do that.
     #[error("{0}")]
     Unsupported(String),

@@ -259,6 +259,10 @@ fn explain(error: &DeviceError, last: Option<&XidEvent>) -> SetupError {
             SetupErrorCode::GpuLost,
             "run it again: if it happens again, reset the GPU and look at `dmesg | grep -i xid`",
         ),
+        DeviceError::Untested(_) => (
+            SetupErrorCode::Other,
+            "leave them out with `--variant m16n8k16`: it is most likely their fault and not the GPU's",
+        ),
         DeviceError::Unsupported(_) => (SetupErrorCode::Other, ""),
     };
     SetupError {

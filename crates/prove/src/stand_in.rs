@@ -419,13 +419,15 @@ impl Device for StandIn {
             _ if plain => None,
             (7, 0 | 2) => Some(Variant::M8n8k4),
             (7, _) => Some(Variant::M16n8k8),
-            (8 | 11.., _) => Some(Variant::M16n8k16),
             (9, _) => Some(Variant::Wgmma),
+            // Of its family 10.0 alone has integers.
+            (10, 1..) if format == Format::Int8 => Some(Variant::M16n8k16),
             (10, _) => Some(Variant::Tcgen05),
+            (8 | 11.., _) => Some(Variant::M16n8k16),
             _ => None,
         };
         let mut usable: Vec<Choice> = tensor.into_iter().map(choice).collect();
-        if matches!(cc.major, 9 | 10) && !plain {
+        if matches!(tensor, Some(Variant::Wgmma | Variant::Tcgen05)) {
             usable.push(choice(Variant::M16n8k16));
         }
         if format != Format::Fp8 {

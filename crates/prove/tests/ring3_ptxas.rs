@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
 
+use pitcrew_prove::device::Format;
 use pitcrew_prove::kernels::{MODULES, Module, Target, names, unpack};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -24,7 +25,7 @@ const RELEASES: [(&str, (u32, u32)); 5] = [
 ];
 
 /// PTX versions in order, from the oldest that is of use (CUDA 8.0) to the newest of the pack.
-const VERSIONS: [(u32, u32); 23] = [
+const VERSIONS: [(u32, u32); 25] = [
     (5, 0),
     (6, 0),
     (6, 1),
@@ -48,6 +49,8 @@ const VERSIONS: [(u32, u32); 23] = [
     (8, 4),
     (8, 5),
     (8, 6),
+    (8, 7),
+    (8, 8),
 ];
 
 fn cache() -> PathBuf {
@@ -60,12 +63,17 @@ fn cache() -> PathBuf {
 
 /// The assembler of a release, fetched once.
 fn ptxas(release: &str) -> PathBuf {
+    tool(&format!("ptxas-{release}"), "ptxas")
+}
+
+/// A program of a pinned package, fetched once.
+fn tool(name: &str, program: &str) -> PathBuf {
     static FETCH: Mutex<()> = Mutex::new(());
     let _one_at_a_time = FETCH.lock().unwrap();
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools");
-    let requirements = tools.join(format!("ptxas-{release}.txt"));
+    let requirements = tools.join(format!("{name}.txt"));
     let pinned = fs::read_to_string(&requirements).unwrap();
-    let dir = cache().join(format!("ptxas-{release}"));
+    let dir = cache().join(name);
     let stamp = dir.join("requirements.txt");
     if !fs::read_to_string(&stamp).is_ok_and(|fetched| fetched == pinned) {
         let _ = fs::remove_dir_all(&dir);
@@ -89,10 +97,10 @@ fn ptxas(release: &str) -> PathBuf {
             .arg(&requirements)
             .status()
             .unwrap();
-        assert!(fetched.success(), "could not fetch ptxas {release}");
+        assert!(fetched.success(), "could not fetch {name}");
     }
     let found = ["cuda_nvcc", "cu13"]
-        .map(|part| dir.join("nvidia").join(part).join("bin/ptxas"))
+        .map(|part| dir.join("nvidia").join(part).join("bin").join(program))
         .into_iter()
         .find(|path| path.exists())
         .unwrap();
@@ -137,6 +145,13 @@ fn ptx_of(module: &Module) -> String {
 fn legal(target: Target, architecture: &str) -> bool {
     match target {
         Target::Exactly(major, minor) => architecture == format!("{major}{minor}a"),
+        Target::Family(major, minor) => {
+            let number = architecture.trim_end_matches(['a', 'f']);
+            let of = |number: u32| (number / 10, number % 10);
+            let (its_major, its_minor) = number.parse().map_or((0, 0), of);
+            // What was `sm_101` is of another family, and has been `sm_110` since CUDA 13.
+            number.len() < architecture.len() && its_major == major && its_minor >= minor && number != "101"
+        }
         // That with `a` or `f` behind it is the same GPU.
         Target::From(major, minor) => architecture
             .parse::<u32>()
@@ -242,6 +257,7 @@ fn no_ptx_could_be_of_a_lower_version() {
         let architecture = match module.target {
             Target::From(major, minor) => format!("sm_{major}{minor}"),
             Target::Exactly(major, minor) => format!("sm_{major}{minor}a"),
+            Target::Family(major, minor) => format!("sm_{major}{minor}f"),
         };
         let to = dir.path().join("lower.cubin");
         assert!(
@@ -304,6 +320,111 @@ fn the_machine_code_is_what_the_pinned_assemblers_make_of_the_ptx() {
         count += 1;
     }
     assert!(count > 20, "{count}");
+}
+
+/// The instruction that a module is named for, as machine code has it.
+fn instruction(module: &str, format: &str) -> Option<&'static str> {
+    Some(match (module, format) {
+        ("dp4a", "int8") => "IDP.4A.S8.S8",
+        ("m16n8k8", "fp16") => "HMMA.1688.F32",
+        ("m16n8k8", "int8") => "IMMA.8816.S8.S8",
+        ("m16n8k16", "bf16") => "HMMA.16816.F32.BF16",
+        ("m16n8k16", "fp16") => "HMMA.16816.F32",
+        ("m16n8k16", "tf32") => "HMMA.1688.F32.TF32",
+        ("m16n8k16", "int8") => "IMMA.16832.S8.S8",
+        ("fp64", "fp64") => "DMMA.8",
+        ("fp64_hopper", "fp64") => "DMMA.16",
+        ("fp8", "fp8") => "QMMA.16832.F32.E4M3.E4M3",
+        ("wgmma", "bf16" | "fp16" | "tf32") => "HGMMA.64x256x",
+        ("wgmma", "fp8") => "QGMMA.64x256x32.F32.E4M3.E4M3",
+        ("wgmma", "int8") => "IGMMA.64x256x32.S8.S8",
+        ("tcgen05", "bf16" | "fp16" | "tf32") => "UTCHMMA",
+        ("tcgen05", "fp8") => "UTCQMMA",
+        ("tcgen05_int8", "int8") => "UTCIMMA",
+        _ => return None,
+    })
+}
+
+/// What multiplies matrices in each entry point of a disassembled file, or four bytes at once.
+fn multipliers(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found = BTreeMap::new();
+    let mut entry = None;
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix(".text.") {
+            entry = Some(name.trim_end_matches(':').to_owned());
+        }
+        let mut words = line.split_whitespace().skip_while(|word| {
+            word.starts_with("/*") || word.ends_with("*/") || word.starts_with('@') || *word == "{"
+        });
+        let operation = words.next().unwrap_or_default().trim_end_matches(';');
+        let stem = operation.split('.').next().unwrap_or_default();
+        if stem.ends_with("MMA") || stem == "IDP" {
+            let entry: &String = entry.as_ref().unwrap();
+            let of: &mut BTreeSet<String> = found.entry(entry.clone()).or_default();
+            of.insert(operation.to_owned());
+        }
+    }
+    found
+}
+
+/// NVIDIA's disassembler knows no architecture before 7.5 any more: those cubins are left out.
+#[test]
+#[ignore = "fetches 200 MB of assemblers: cargo xtask test --ring 3"]
+fn the_machine_code_multiplies_by_the_instruction_that_it_is_named_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let nvdisasm = tool("nvdisasm-13.5", "nvdisasm");
+    let queue: Vec<(String, String)> = names()
+        .unwrap()
+        .iter()
+        .filter_map(|name| {
+            let (module, architecture) = name
+                .strip_prefix("cubin/")?
+                .strip_suffix(".cubin")?
+                .split_once(".sm_")?;
+            let number: u32 = architecture.trim_end_matches('a').parse().unwrap();
+            (number >= 75).then(|| ((*name).to_owned(), module.to_owned()))
+        })
+        .collect();
+    let queue = Mutex::new(queue);
+    let count = Mutex::new(0);
+    thread::scope(|scope| {
+        for worker in 0..thread::available_parallelism().map_or(1, usize::from) {
+            let (queue, count, nvdisasm) = (&queue, &count, &nvdisasm);
+            let file = dir.path().join(format!("{worker}.cubin"));
+            scope.spawn(move || {
+                loop {
+                    let Some((name, module)) = queue.lock().unwrap().pop() else {
+                        break;
+                    };
+                    let formats: Vec<&str> = Format::ALL.iter().map(|format| format.name()).collect();
+                    if !formats
+                        .iter()
+                        .any(|format| instruction(&module, format).is_some())
+                    {
+                        continue;
+                    }
+                    fs::write(&file, unpack(&name).unwrap()).unwrap();
+                    let done = Command::new(nvdisasm).arg("-c").arg(&file).output().unwrap();
+                    assert!(done.status.success(), "{name}");
+                    for (entry, found) in multipliers(&String::from_utf8_lossy(&done.stdout)) {
+                        let format = entry.split('_').nth(1).unwrap();
+                        let expected = instruction(&module, format);
+                        let is_that = |operation: &String| {
+                            expected.is_some_and(|expected| operation.starts_with(expected))
+                        };
+                        assert!(
+                            found.iter().all(is_that),
+                            "{name} {entry}: {found:?} for {expected:?}"
+                        );
+                        *count.lock().unwrap() += 1;
+                    }
+                }
+            });
+        }
+    });
+    // Two entry points of each format, three where `wgmma` has another for single CTAs.
+    let wanted: usize = 2 * (4 + 2 + 4 * 4 + 2 + 1 + 2 + 2 * 4 + 1) + 3 * 5;
+    assert_eq!(count.into_inner().unwrap(), wanted);
 }
 
 #[test]

@@ -179,6 +179,50 @@ fn wrong_answers_of_the_self_test_refuse_a_variant() {
     );
 }
 
+/// A GPU of compute capability 10.0.
+const BLACKWELL: [&str; 4] = [
+    "-DCU_MAJOR=10",
+    "-DCU_MINOR=0",
+    "-DCU_SHARED=232448",
+    "-DCU_VERSION=12080",
+];
+
+#[test]
+fn untested_kernels_that_are_wrong_give_way_to_the_next() {
+    // A driver that is too old for the PTX has the machine code.
+    let gpu = Bed::new(false).gpu(&BLACKWELL).unwrap();
+    let choices = gpu.choices(Format::Int8);
+    let refused: Vec<_> = choices.refused.iter().map(|refused| refused.variant).collect();
+    assert_eq!(refused[..2], [Variant::Tcgen05, Variant::Wgmma], "{choices:?}");
+    let reason = &choices.refused[0].reason;
+    assert!(reason.contains("self-test failed"), "{reason}");
+    assert!(choices.refused[0].was_wrong);
+    // Nothing is lost by it: the next was tried.
+    assert!(
+        choices
+            .refused
+            .iter()
+            .any(|refused| refused.variant == Variant::M16n8k16 && refused.was_wrong)
+    );
+    assert!(gpu.free_memory().is_ok());
+}
+
+#[test]
+fn untested_kernels_that_stop_the_context_are_blamed_for_it() {
+    // 715 is an illegal instruction.
+    let macros: Vec<&str> = BLACKWELL.into_iter().chain(["-DCU_QUERY=715"]).collect();
+    let gpu = Bed::new(false).gpu(&macros).unwrap();
+    let choices = gpu.choices(Format::Bf16);
+    assert!(choices.usable.is_empty());
+    assert_eq!(choices.refused[0].variant, Variant::Tcgen05);
+    let error = gpu.run(&[Work::Spin { nanoseconds: 1 }]).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::Untested(Variant::Tcgen05)),
+        "{error}"
+    );
+    assert!(error.to_string().contains("had run on no GPU before"), "{error}");
+}
+
 #[test]
 fn memory_that_is_not_there_is_told_in_bytes() {
     let gpu = Bed::new(false).gpu(&["-DCU_ALLOC=2"]).unwrap();

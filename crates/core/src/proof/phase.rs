@@ -19,6 +19,10 @@ pub struct Phase {
     /// The kernels that ran, e.g. `wgmma`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+    /// True where these kernels had run on no GPU when this program was made: that they are right is known from this run
+    /// alone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_untested: bool,
     /// Better variants that could not be used, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,
@@ -72,6 +76,7 @@ impl Phase {
             format,
             outcome,
             variant: None,
+            is_untested: false,
             refused: Vec::new(),
             n: None,
             start_s: 0.0,
@@ -87,6 +92,16 @@ impl Phase {
             corruptions: Vec::new(),
             sms: Vec::new(),
         }
+    }
+
+    /// The kernels that ran, as a person is told of them, e.g. `wgmma`.
+    pub fn kernels(&self) -> Option<String> {
+        let variant = self.variant.as_ref()?;
+        Some(if self.is_untested {
+            format!("{variant} (untested)")
+        } else {
+            variant.clone()
+        })
     }
 
     /// When it worked, as pairs of seconds after the run began.
@@ -110,6 +125,11 @@ impl Phase {
             None => self.kind.to_string(),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What a phase does.

@@ -43,6 +43,8 @@ pub struct Gpu {
     peers: RefCell<Vec<(CuDevice, Raw)>>,
     /// Why the context is broken or hangs, where it is: to give anything back to it would hang or fail too.
     broken: RefCell<Option<DeviceError>>,
+    /// Whose self-test did that, where they are kernels that had run on no GPU before.
+    blamed: Cell<Option<Variant>>,
     patience: Duration,
     pub(super) ptx_alone: bool,
     /// How many GPUs of this process the driver compiles for now.
@@ -80,6 +82,7 @@ impl Gpu {
             host_blocks: RefCell::default(),
             peers: RefCell::default(),
             broken: RefCell::default(),
+            blamed: Cell::new(None),
             patience: HANG,
             ptx_alone: false,
             compiling: Arc::default(),
@@ -133,6 +136,9 @@ impl Gpu {
 
     /// Makes the context the calling thread's.
     pub(super) fn enter(&self) -> Result<(), DeviceError> {
+        if let Some(variant) = self.blamed.get() {
+            return Err(DeviceError::Untested(variant));
+        }
         if let Some(why) = &*self.broken.borrow() {
             return Err(why.clone());
         }
@@ -266,7 +272,12 @@ impl Gpu {
             .map_err(|reason| refused(reason, false))?;
         match self_test::run(self, format, &choice) {
             Ok(()) => Ok(choice),
-            Err(Unfit::Device(error)) => Err(refused(error.to_string(), false)),
+            Err(Unfit::Device(error)) => {
+                if variant.is_untested() && self.broken.borrow().is_some() {
+                    self.blamed.set(Some(variant));
+                }
+                Err(refused(error.to_string(), false))
+            }
             Err(Unfit::Wrong(what)) => Err(refused(what, true)),
         }
     }

@@ -29,6 +29,11 @@
 #ifndef CU_LAUNCH
 #define CU_LAUNCH 0
 #endif
+#ifndef CU_MAJOR
+#define CU_MAJOR 8
+#define CU_MINOR 9
+#define CU_SHARED 101376
+#endif
 #ifndef CU_QUERY
 #define CU_QUERY 0
 #endif
@@ -70,10 +75,10 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     case 13: *value = 1980000; break;
     case 16: *value = 4; break;
     case 36: *value = 2619000; break;
-    case 75: *value = 8; break;
-    case 76: *value = 9; break;
-    case 81: *value = 102400; break;
-    case 97: *value = 101376; break;
+    case 75: *value = CU_MAJOR; break;
+    case 76: *value = CU_MINOR; break;
+    case 81: *value = CU_SHARED + 1024; break;
+    case 97: *value = CU_SHARED; break;
     default: *value = 1 << 20;
     }
     return 0;
@@ -98,6 +103,13 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
                    unsigned bytes, void *stream, void **arguments, void **extra) {
     return CU_LAUNCH;
 }
+#if CU_MAJOR >= 9
+int cuTensorMapEncodeTiled(void *map, int type, unsigned rank, void *address, const uint64_t *sizes,
+                           const uint64_t *strides, const unsigned *boxes, const unsigned *steps, int interleave,
+                           int swizzle, int promotion, int fill) {
+    return 0;
+}
+#endif
 int cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     static uint64_t next = 1 << 20;
     *address = next;

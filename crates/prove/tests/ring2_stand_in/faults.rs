@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use pitcrew_core::catalog::ComputeCapability;
 use pitcrew_core::proof::{CorruptionClass, Outcome, PhaseKind, Profile, Skip};
 use pitcrew_prove::device::Variant;
-use pitcrew_prove::stand_in::Ailment;
+use pitcrew_prove::stand_in::{Ailment, StandIn};
 
-use crate::bed::{Proof, h100, near, options};
+use crate::bed::{Proof, description, h100, near, options};
 
 #[test]
 fn a_bad_sm_is_named_by_loops_and_products_alike() {
@@ -271,4 +272,35 @@ fn a_variant_that_is_wrong_everywhere_is_dropped_and_the_gpu_is_not_blamed() {
     };
     assert_eq!(*skip, Skip::NotTested);
     assert!(why.contains("wgmma"), "{why}");
+}
+
+#[test]
+fn kernels_that_have_run_on_no_gpu_are_told_as_untested_and_give_way_where_they_are_wrong() {
+    let of = |minor, ailments: &[Ailment]| {
+        let mut description = description(ailments, 1);
+        description.facts.compute_capability = ComputeCapability { major: 10, minor };
+        Proof::of(&StandIn::new(description), &options(Profile::Prove))
+    };
+    let proof = of(0, &[]);
+    for title in [
+        "gemm bf16",
+        "gemm fp8",
+        "gemm int8",
+        "mma-loop bf16",
+        "power bf16",
+    ] {
+        let kernels = proof.phase(title).kernels();
+        assert_eq!(kernels.as_deref(), Some("tcgen05 (untested)"), "{title}");
+    }
+    assert!(!proof.phase("mma-loop fp32").is_untested);
+    // Of its family 10.0 alone has integers.
+    assert_eq!(
+        of(3, &[]).phase("gemm int8").kernels().as_deref(),
+        Some("m16n8k16")
+    );
+    let wrong = of(0, &[Ailment::BrokenVariant(Variant::Tcgen05)]);
+    assert!(wrong.corrupt().is_empty(), "{}", wrong.found());
+    let gemm = wrong.phase("gemm bf16");
+    assert_eq!(gemm.kernels().as_deref(), Some("m16n8k16"));
+    assert_eq!(gemm.refused[0].variant, "tcgen05");
 }
