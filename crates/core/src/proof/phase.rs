@@ -19,6 +19,9 @@ pub struct Phase {
     /// The kernels that ran, e.g. `wgmma`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+    /// Where the driver had their machine code from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
     /// Better variants that could not be used, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,
@@ -72,6 +75,7 @@ impl Phase {
             format,
             outcome,
             variant: None,
+            code: None,
             refused: Vec::new(),
             n: None,
             start_s: 0.0,
@@ -87,6 +91,15 @@ impl Phase {
             corruptions: Vec::new(),
             sms: Vec::new(),
         }
+    }
+
+    /// The kernels that ran, and whether the driver compiled them itself, e.g. `wgmma (ptx)`.
+    pub fn kernels(&self) -> Option<String> {
+        let variant = self.variant.as_ref()?;
+        Some(match self.code {
+            Some(Code::Ptx) => format!("{variant} ({})", Code::Ptx),
+            Some(Code::Cubin) | None => variant.clone(),
+        })
     }
 
     /// When it worked, as pairs of seconds after the run began.
@@ -295,6 +308,25 @@ pub enum Skip {
     NotAsked,
     /// It should have run and could not (too little memory, no time left): this GPU is less tested than it should be.
     NotTested,
+}
+
+/// Where a kernel's machine code came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// It was compiled beforehand.
+    Cubin,
+    /// The driver compiled it, from PTX.
+    Ptx,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cubin => "cubin",
+            Self::Ptx => "ptx",
+        })
+    }
 }
 
 /// A variant of a kernel that could not be used.

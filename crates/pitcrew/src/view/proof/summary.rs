@@ -179,7 +179,7 @@ fn phases(report: &Report, index: usize, width: Option<usize>) -> String {
             Column::new("PHASE", column(&|row| phases[row].title())),
             Column::new(
                 "KERNELS",
-                column(&|row| or_dash(phases[row].variant.as_deref().map(plain))),
+                column(&|row| or_dash(phases[row].kernels().as_deref().map(plain))),
             )
             .expendable(3),
             Column::new(

@@ -42,7 +42,7 @@ pub(super) fn phases(report: &Report, index: usize) -> String {
             out,
             "<tr><td>{}</td>{}{}{}{}{}{}{}<td class=\"{tone}\">{}</td></tr>",
             escaped(&phase.title()),
-            cell(phase.variant.clone()),
+            cell(phase.kernels()),
             cell(
                 phase
                     .rate
