@@ -28,8 +28,8 @@ pub use evidence::{
 pub use judge::judge;
 pub use link::LinkState;
 pub use phase::{
-    Bits, Corruption, CorruptionClass, Coverage, Format, Outcome, ParseFormatError, Phase, PhaseKind, Rate,
-    Refused, Skip, SmResult, Unit,
+    Bits, Code, Corruption, CorruptionClass, Coverage, Format, Outcome, ParseFormatError, Phase, PhaseKind,
+    Rate, Refused, Skip, SmResult, Unit,
 };
 pub use read::{MAX_BYTES, ReadError, parse};
 pub use thresholds::{

@@ -62,5 +62,6 @@ fn choice(bench: &mut Bench<'_>, format: Format, tally: &mut Tally) -> Result<Ch
     (bench.tell)(Progress::Runs(choice.variant.name()));
     tally.phase.variant = Some(choice.variant.name().to_owned());
     tally.phase.is_untested = choice.variant.is_untested();
+    tally.phase.code = choice.source.told();
     Ok(*choice)
 }

@@ -15,15 +15,45 @@ mod status;
 mod uninstalling;
 
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cluster::{Deployed, deploy};
 use pitcrew_tests::{Namespace, kubectl, wait_for};
 use serde_json::{Value, json};
 
+/// Functions with their names.
+macro_rules! cases {
+    ($($case:path),* $(,)?) => {
+        [$((stringify!($case), $case as fn(&Deployed))),*]
+    };
+}
+
+/// What changes nothing of the manifests shares them: to apply them and to take them away costs more than all of it.
 #[test]
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
-fn the_manifests_apply_without_a_warning_and_a_second_time_change_nothing() {
-    let _deployed = Deployed::new();
+fn the_manifests_hold_what_they_promise_as_they_are() {
+    let deployed = Deployed::new();
+    let cases = cases![
+        the_manifests_apply_without_a_warning_and_a_second_time_change_nothing,
+        the_columns_tell_the_story_of_a_node_at_one_glance,
+        the_roles_allow_what_is_needed_and_no_more,
+        the_scout_passes_the_restricted_profile,
+        policies::a_nodes_token_labels_no_other_node_and_with_no_other_labels,
+        policies::a_scouts_token_sets_its_two_labels_on_its_own_node_and_nobody_deletes_nodes,
+        policies::a_nodes_token_lifts_its_own_start_up_taint_and_writes_its_own_condition_and_nothing_else,
+        policies::a_nodes_token_writes_no_other_gpu_node_and_not_what_is_wanted_of_its_own,
+    ];
+    let mut failed = Vec::new();
+    for (name, case) in cases {
+        // What failed has said so; the others are worth knowing too.
+        if catch_unwind(AssertUnwindSafe(|| case(&deployed))).is_err() {
+            failed.push(name);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+fn the_manifests_apply_without_a_warning_and_a_second_time_change_nothing(_: &Deployed) {
     let again = kubectl(&["apply", "-k", &deploy()], "");
     assert_eq!(again.stderr, "", "{again:#?}");
     let changed: Vec<&str> = again
@@ -70,10 +100,7 @@ fn the_manifests_apply_without_a_warning_and_a_second_time_change_nothing() {
 }
 
 /// What `kubectl get gpunodes` shows: the story at one glance.
-#[test]
-#[ignore = "needs the test bed: cargo xtask test --ring 4"]
-fn the_columns_tell_the_story_of_a_node_at_one_glance() {
-    let _deployed = Deployed::new();
+fn the_columns_tell_the_story_of_a_node_at_one_glance(_: &Deployed) {
     let object = json!({
         "apiVersion": "pitcrew.dev/v1alpha1", "kind": "GpuNode", "metadata": {"name": "shown"}, "spec": {},
     });
@@ -155,10 +182,7 @@ fn the_columns_tell_the_story_of_a_node_at_one_glance() {
     kubectl(&["delete", "gpunode", "shown"], "").ok();
 }
 
-#[test]
-#[ignore = "needs the test bed: cargo xtask test --ring 4"]
-fn the_roles_allow_what_is_needed_and_no_more() {
-    let _deployed = Deployed::new();
+fn the_roles_allow_what_is_needed_and_no_more(_: &Deployed) {
     let _kind = policies::NodeFeatures::new();
     let can = |account: &str, words: &str| {
         let user = format!("--as=system:serviceaccount:pitcrew:{account}");
@@ -255,10 +279,7 @@ fn the_roles_allow_what_is_needed_and_no_more() {
 }
 
 /// The scout, as its manifest has it, may run where nothing privileged may.
-#[test]
-#[ignore = "needs the test bed: cargo xtask test --ring 4"]
-fn the_scout_passes_the_restricted_profile() {
-    let _deployed = Deployed::new();
+fn the_scout_passes_the_restricted_profile(_: &Deployed) {
     let namespace = Namespace::new(
         "ring4-deploy-restricted",
         &["pod-security.kubernetes.io/enforce=restricted"],

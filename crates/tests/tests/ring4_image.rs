@@ -5,10 +5,13 @@
 #[allow(dead_code, reason = "shared with the tests of the manifests")]
 #[path = "ring4_deploy/cluster.rs"]
 mod cluster;
+#[path = "ring4_image/proof.rs"]
+mod proof;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use cluster::{Deployed, NODE, agent_patch, deploy, node_field, restarts, scout_patch};
 use pitcrew_tests::agent::{Gpus, gpu_pod, node_files};
@@ -31,17 +34,22 @@ fn make_image(dir: &Path, name: &str, pitcrew: &Path) -> PathBuf {
     out
 }
 
-/// Imports it as anybody does.
-fn import(archive: &Path) {
-    let archive = archive.display().to_string();
-    on_node(&["ctr", "images", "import", "--local", &archive], "").ok();
-    let names = on_node(&["ctr", "images", "list", "-q"], "").ok();
-    assert!(
-        names
-            .lines()
-            .any(|name| name == "docker.io/library/pitcrew:ring4"),
-        "{names}"
-    );
+/// The image of this `pitcrew` on the node, imported as anybody does: once for all tests, as it is big.
+fn import() {
+    static IMPORTED: LazyLock<()> = LazyLock::new(|| {
+        let dir = TempDir::new().unwrap();
+        let archive = make_image(dir.path(), "image", &given("PITCREW_BIN"));
+        let archive = archive.display().to_string();
+        on_node(&["ctr", "images", "import", "--local", &archive], "").ok();
+        let names = on_node(&["ctr", "images", "list", "-q"], "").ok();
+        assert!(
+            names
+                .lines()
+                .any(|name| name == "docker.io/library/pitcrew:ring4"),
+            "{names}"
+        );
+    });
+    LazyLock::force(&IMPORTED);
 }
 
 /// A kustomization of one's own over those of `deploy/`: another tag, and what makes imaginary GPUs seen.
@@ -143,7 +151,7 @@ fn take_labels_off() {
 #[ignore = "needs the test bed: cargo xtask test --ring 4"]
 fn the_manifests_bring_a_pod_its_gpu_and_take_everything_away_again() {
     let dir = TempDir::new().unwrap();
-    import(&make_image(dir.path(), "image", &given("PITCREW_BIN")));
+    import();
     let written = [
         "/var/run/cdi",
         "/var/lib/rancher/rke2/agent/pitcrew",

@@ -396,9 +396,11 @@ fn run_program(program: &Program, given: &Given, account: &mut Account) -> Resul
         // They share one test bed, and are marked `ignore` for who runs plain `cargo test`.
         command.args(["--include-ignored", "--test-threads=1"]);
     }
+    let start = Instant::now();
     let output = command
         .output()
         .with_context(|| format!("could not start {}", program.path.display()))?;
+    let took = start.elapsed().as_secs_f64();
     let stdout = String::from_utf8_lossy(&output.stdout);
     let result = stdout
         .lines()
@@ -409,10 +411,16 @@ fn run_program(program: &Program, given: &Given, account: &mut Account) -> Resul
     account.failed += failed;
     account.skipped += ignored;
     if output.status.success() {
-        eprintln!("test: ring {} {}: {passed} ok", program.ring, program.name);
+        eprintln!(
+            "test: ring {} {}: {passed} ok in {took:.0} s",
+            program.ring, program.name
+        );
     } else {
         account.failed = account.failed.max(1);
-        eprintln!("test: ring {} {}: FAILED", program.ring, program.name);
+        eprintln!(
+            "test: ring {} {}: FAILED in {took:.0} s",
+            program.ring, program.name
+        );
         eprintln!("{stdout}{}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())

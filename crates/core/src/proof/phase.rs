@@ -23,6 +23,9 @@ pub struct Phase {
     /// alone.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_untested: bool,
+    /// Where the driver had their machine code from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
     /// Better variants that could not be used, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Refused>,
@@ -77,6 +80,7 @@ impl Phase {
             outcome,
             variant: None,
             is_untested: false,
+            code: None,
             refused: Vec::new(),
             n: None,
             start_s: 0.0,
@@ -94,13 +98,16 @@ impl Phase {
         }
     }
 
-    /// The kernels that ran, as a person is told of them, e.g. `wgmma`.
+    /// The kernels that ran, as a person is told of them, and what is not usual about them: `wgmma`, `wgmma (ptx)`.
     pub fn kernels(&self) -> Option<String> {
         let variant = self.variant.as_ref()?;
-        Some(if self.is_untested {
-            format!("{variant} (untested)")
-        } else {
+        let untested = self.is_untested.then_some("untested");
+        let compiled = (self.code == Some(Code::Ptx)).then_some(Code::Ptx.name());
+        let remarks: Vec<&str> = untested.into_iter().chain(compiled).collect();
+        Some(if remarks.is_empty() {
             variant.clone()
+        } else {
+            format!("{variant} ({})", remarks.join(", "))
         })
     }
 
@@ -315,6 +322,26 @@ pub enum Skip {
     NotAsked,
     /// It should have run and could not (too little memory, no time left): this GPU is less tested than it should be.
     NotTested,
+}
+
+/// Where a kernel's machine code came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// It was compiled beforehand.
+    Cubin,
+    /// The driver compiled it, from PTX.
+    Ptx,
+}
+
+impl Code {
+    /// Its name, as reports have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cubin => "cubin",
+            Self::Ptx => "ptx",
+        }
+    }
 }
 
 /// A variant of a kernel that could not be used.

@@ -128,3 +128,21 @@ fn compute(kind: PhaseKind, tflops: f64, clock: f64, start_s: f64) -> Phase {
         ..Phase::new(kind, Some(Format::Bf16), Outcome::Ran)
     }
 }
+
+#[test]
+fn kernels_that_the_driver_compiled_itself_are_told_by_name() {
+    let mut phase = compute(PhaseKind::Gemm, 700.0, 1_700.0, 0.0);
+    assert_eq!(
+        phase.kernels().as_deref(),
+        Some("wgmma"),
+        "an older report says nothing of it"
+    );
+    phase.code = Some(Code::Cubin);
+    assert_eq!(phase.kernels().as_deref(), Some("wgmma"));
+    phase.code = Some(Code::Ptx);
+    assert_eq!(phase.kernels().as_deref(), Some("wgmma (ptx)"));
+    let text = serde_json::to_string(&phase).unwrap();
+    assert!(text.contains(r#""code":"ptx""#), "{text}");
+    phase.variant = None;
+    assert_eq!(phase.kernels(), None);
+}

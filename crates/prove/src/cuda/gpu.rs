@@ -1,7 +1,7 @@
 //! A GPU as a [`Device`].
 #![expect(unsafe_code, reason = "the driver's functions are called here")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 use std::ptr;

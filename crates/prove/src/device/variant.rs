@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use pitcrew_core::proof::Code;
+
 /// Instructions that a kernel multiplies matrices with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Variant {
@@ -68,6 +70,17 @@ pub enum CodeSource {
     Ptx,
     /// The stand-in's: no GPU code at all.
     StandIn,
+}
+
+impl CodeSource {
+    /// As a report has it: of a stand-in there is nothing to tell.
+    pub const fn told(self) -> Option<Code> {
+        match self {
+            Self::Cubin => Some(Code::Cubin),
+            Self::Ptx => Some(Code::Ptx),
+            Self::StandIn => None,
+        }
+    }
 }
 
 /// Where an accumulator of the loop lies in its tile: warp, lane and register to row and column.

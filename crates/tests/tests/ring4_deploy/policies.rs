@@ -58,10 +58,7 @@ pub(crate) fn label(node: &str, name: &str, value: &Value) -> Vec<String> {
     patch("node", node, &json!({"metadata": {"labels": {name: value}}}))
 }
 
-#[test]
-#[ignore = "needs the test bed: cargo xtask test --ring 4"]
-fn a_nodes_token_labels_no_other_node_and_with_no_other_labels() {
-    let deployed = Deployed::new();
+pub(crate) fn a_nodes_token_labels_no_other_node_and_with_no_other_labels(deployed: &Deployed) {
     let ours = deployed.token("pitcrew-agent", NODE);
     let theirs = deployed.token("pitcrew-agent", OTHER);
     let nowhere = deployed.token_without_node("pitcrew-agent");
@@ -142,10 +139,9 @@ fn a_nodes_token_labels_no_other_node_and_with_no_other_labels() {
     ]);
 }
 
-#[test]
-#[ignore = "needs the test bed: cargo xtask test --ring 4"]
-fn a_scouts_token_sets_its_two_labels_on_its_own_node_and_nobody_deletes_nodes() {
-    let deployed = Deployed::new();
+pub(crate) fn a_scouts_token_sets_its_two_labels_on_its_own_node_and_nobody_deletes_nodes(
+    deployed: &Deployed,
+) {
     let ours = deployed.token("pitcrew-agent", NODE);
     let scout = deployed.token("pitcrew-scout", NODE);
     let (gpu, present) = ("nvidia.com/gpu.count", "nvidia.com/gpu.present");
@@ -184,10 +180,9 @@ fn a_scouts_token_sets_its_two_labels_on_its_own_node_and_nobody_deletes_nodes()
     ]);
 }
 
-#[test]
-#[ignore = "needs the test bed: cargo xtask test --ring 4"]
-fn a_nodes_token_lifts_its_own_start_up_taint_and_writes_its_own_condition_and_nothing_else() {
-    let deployed = Deployed::new();
+pub(crate) fn a_nodes_token_lifts_its_own_start_up_taint_and_writes_its_own_condition_and_nothing_else(
+    deployed: &Deployed,
+) {
     let ours = deployed.token("pitcrew-agent", NODE);
     let theirs = deployed.token("pitcrew-agent", OTHER);
     let scout = deployed.token("pitcrew-scout", OTHER);
@@ -274,10 +269,7 @@ fn a_nodes_token_lifts_its_own_start_up_taint_and_writes_its_own_condition_and_n
     ]);
 }
 
-#[test]
-#[ignore = "needs the test bed: cargo xtask test --ring 4"]
-fn a_nodes_token_writes_no_other_gpu_node_and_not_what_is_wanted_of_its_own() {
-    let deployed = Deployed::new();
+pub(crate) fn a_nodes_token_writes_no_other_gpu_node_and_not_what_is_wanted_of_its_own(deployed: &Deployed) {
     let ours = deployed.token("pitcrew-agent", NODE);
     let scout = deployed.token("pitcrew-scout", NODE);
     let object = |name: &str, owner: &str, spec: Value| {

@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 use pitcrew_cli::{GlobalArgs, ProveRunArgs};
 use pitcrew_core::Inventory;
 use pitcrew_core::proof::{Driver, SetupError, SetupErrorCode, Unread};
+use pitcrew_host::{HostRoots, Roots};
 
 use super::holders;
 use super::imaginary;
-use super::rack::{Rack, Target, choose};
+use super::rack::{Rack, Target, choose, own};
 use super::real::{self, Machine};
 use super::watcher::{Seen, Watcher};
 use crate::driver;
 use crate::error::Error;
+use crate::view::report::Source;
 
 /// How often it is asked whether the driver is there, or the run shall end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -146,7 +148,14 @@ fn of_machine(
     let seen = Seen::new(begin);
     opened.tell(Arc::<Seen>::clone(&seen));
     let look = match opened.look_within(patience.mul_f64(MANAGEMENT)) {
-        Ok(Ok(look)) => Ok(look.inventory),
+        Ok(Ok(driver::Seen { source, inventory })) => {
+            let host = HostRoots::new(Roots::under(&global.root));
+            let bus_only = match &source {
+                Source::Driver { bus_only, .. } => bus_only.as_slice(),
+                Source::Scenario { .. } | Source::Pci { .. } => &[],
+            };
+            Ok(own(inventory, bus_only, &host))
+        }
         Ok(Err(error)) => Err(with_causes(&error)),
         Err(stuck) => Err(with_causes(&stuck)),
     };

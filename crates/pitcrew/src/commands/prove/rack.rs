@@ -1,11 +1,15 @@
 //! Which GPUs are proved, and on what: this machine's, or a scenario's stand-ins.
 
+use std::path::Path;
 use std::time::Duration;
 
 use pitcrew_core::gpu::{GpuProcess, GpuReadings, ProcessKind};
 use pitcrew_core::inventory::Link;
+use pitcrew_core::pci::PciAddress;
+use pitcrew_core::ports::HostFs;
 use pitcrew_core::proof::{Device, PeerPath, PeerRoute, Process, SetupError, SetupErrorCode, Unread};
 use pitcrew_core::{Gpu, Inventory, Reading};
+use pitcrew_host::pci::bound_driver;
 use pitcrew_prove::progress::Progress;
 use pitcrew_prove::run::{Options, Outcomes};
 
@@ -67,6 +71,30 @@ pub(super) fn route(links: &[Link], from: &Target, to: &Target) -> PeerRoute {
         Some(_) => PeerRoute::Pcie,
         None => PeerRoute::Unknown,
     }
+}
+
+/// An inventory without the GPUs that are none of this run's: those on the bus (`bus_only`) that another driver has, and
+/// those that this container was not given. A container sees the whole bus; what it was given has a device node. Where there
+/// are more nodes than GPUs that the driver lists, those that it doesn't list are lost and stay.
+pub(super) fn own(mut inventory: Inventory, bus_only: &[PciAddress], host: &dyn HostFs) -> Inventory {
+    let is_listed = |gpu: &Gpu| !bus_only.contains(&gpu.pci.address);
+    let listed = inventory.gpus.iter().filter(|gpu| is_listed(gpu)).count();
+    let nodes = device_nodes(host);
+    inventory.gpus.retain(|gpu| {
+        let is_nvidias = || bound_driver(host, gpu.pci.address).value().is_some_and(|name| name == "nvidia");
+        is_listed(gpu) || listed == 0 || (nodes > listed && is_nvidias())
+    });
+    inventory
+}
+
+/// How many GPUs have a device node, `/dev/nvidia` and a number.
+fn device_nodes(host: &dyn HostFs) -> usize {
+    let is_gpu = |name: &str| {
+        name.strip_prefix("nvidia")
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let entries = host.list(Path::new("/dev")).unwrap_or_default();
+    entries.iter().filter(|name| is_gpu(name)).count()
 }
 
 /// The targets among the GPUs of an inventory: those that were asked for, or all. With MIG on they are its devices.
@@ -222,4 +250,66 @@ fn in_use(device: &Device, processes: &[&GpuProcess]) -> Option<SetupError> {
         fix: Some("end it first, or test beside it with `--share`; its work gets slower then".to_owned()),
         cuda_error: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use pitcrew_core::pci::PciFunction;
+    use pitcrew_host::{HostRoots, Roots};
+
+    use super::*;
+
+    fn gpu(address: &str, index: u32, readings: GpuReadings) -> Gpu {
+        Gpu {
+            index,
+            pci: PciFunction {
+                address: address.parse().unwrap(),
+                vendor_id: 0x10de,
+                device_id: 0x2330,
+                subsystem_vendor_id: 0,
+                subsystem_device_id: 0,
+            },
+            readings,
+        }
+    }
+
+    /// Two GPUs of which the driver lists the first, on a machine with so many device nodes, the second bound to `driver`.
+    fn left(nodes: usize, driver: &str) -> usize {
+        let (first, second) = ("0000:00:06.0", "0000:00:07.0");
+        let root = tempfile::tempdir().unwrap();
+        let below = |path: &str| root.path().join(path);
+        std::fs::create_dir_all(below("dev")).unwrap();
+        for name in (0..nodes).map(|number| format!("dev/nvidia{number}")) {
+            std::fs::write(below(&name), "").unwrap();
+        }
+        for name in ["dev/nvidiactl", "dev/nvidia-uvm"] {
+            std::fs::write(below(name), "").unwrap();
+        }
+        let device = below(&format!("sys/bus/pci/devices/{second}"));
+        std::fs::create_dir_all(&device).unwrap();
+        let target = format!("../../../bus/pci/drivers/{driver}");
+        std::os::unix::fs::symlink(target, device.join("driver")).unwrap();
+        let mut inventory = Inventory {
+            gpus: vec![
+                gpu(first, 0, GpuReadings::all_failed("")),
+                gpu(second, 1, GpuReadings::all_failed("the driver does not list it")),
+            ],
+            ..Inventory::default()
+        };
+        inventory.gpus[0].readings.uuid = Reading::Value("GPU-0".to_owned());
+        let host = HostRoots::new(Roots::under(root.path()));
+        own(inventory, &[second.parse().unwrap()], &host).gpus.len()
+    }
+
+    #[test]
+    fn a_gpu_that_the_container_was_not_given_is_none_of_its_own() {
+        assert_eq!(left(1, "nvidia"), 1);
+    }
+
+    #[test]
+    fn a_gpu_that_has_a_device_node_and_is_not_listed_is_lost_and_told() {
+        assert_eq!(left(2, "nvidia"), 2);
+        // Unless it belongs to a virtual machine.
+        assert_eq!(left(2, "vfio-pci"), 1);
+    }
 }
