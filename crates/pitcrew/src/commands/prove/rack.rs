@@ -294,7 +294,9 @@ mod tests {
                 gpu(first, 0, GpuReadings::all_failed("")),
                 gpu(second, 1, GpuReadings::all_failed("the driver does not list it")),
             ],
-            ..Inventory::default()
+            driver: pitcrew_core::inventory::DriverReadings::none_supported(),
+            links: Vec::new(),
+            silent: Vec::new(),
         };
         inventory.gpus[0].readings.uuid = Reading::Value("GPU-0".to_owned());
         let host = HostRoots::new(Roots::under(root.path()));
