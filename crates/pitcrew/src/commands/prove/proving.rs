@@ -396,7 +396,8 @@ fn peers(
         .name("proof-peers".to_owned())
         .spawn(work);
     thread.map(drop).map_err(Error::NoThread)?;
-    let end = Instant::now() + time * pairs + SILENCE;
+    // Contexts, buffers and comparisons come on top of the copies.
+    let end = Instant::now() + time * pairs * 2 + PEER * pairs + SILENCE;
     let mut stopped: Option<Instant> = None;
     loop {
         match result.recv_timeout(DRAW) {
