@@ -105,44 +105,74 @@ fn copy(peers: &Peers<'_>, path: &mut PeerPath, time: Duration) -> Result<(), De
     };
     source.run(&[march(from, None, Some(pattern), spare)])?;
     target.run(&[march(to, None, Some(pattern.complement()), log)])?;
-    let work = Work::ToPeer { from, to, peer };
-    let start = peers.pace.elapsed();
-    let (mut count, mut rates) = (1, Vec::new());
-    while peers.pace.elapsed() < start + time && !(peers.is_cancelled)() {
-        let mut all = vec![GATE];
-        all.resize(count + 1, work);
-        let took: Duration = source.run(&all)?.iter().skip(1).sum();
-        #[expect(clippy::cast_precision_loss, reason = "rates to a few figures")]
-        let moved = (bytes * source.scale().bytes * count as u64) as f64;
-        if !took.is_zero() {
-            rates.push(moved / took.as_secs_f64() / 1e9);
-        }
-        count = batch_of(took / u32::try_from(count).unwrap_or(1), 1024);
-        if rates.len() > 1_000_000 {
-            break;
-        }
-    }
-    path.rate = Rate::of(Unit::Gbs, rates);
+    // Copies of one way, and of the other way at the same time: from a buffer that the first way doesn't write.
+    let way = Work::ToPeer { from, to, peer };
+    let (back_from, back_to) = (at_target.block(bytes)?.all(), at_source.block(bytes)?.all());
+    target.run(&[march(back_from, None, Some(pattern), log)])?;
+    source.run(&[march(back_to, None, Some(pattern.complement()), spare)])?;
+    let back = Work::FromPeer {
+        from: back_from,
+        to: back_to,
+        peer,
+    };
+    let one_way = |count: usize| -> Result<Duration, DeviceError> {
+        Ok(source.run(&gated(way, count))?.iter().skip(1).sum())
+    };
+    let both_ways = |count: usize| -> Result<Duration, DeviceError> {
+        let [there, _] = source.run_beside(&gated(way, count), &gated(back, count))?;
+        Ok(there.iter().skip(1).sum())
+    };
+    let moved = bytes * source.scale().bytes;
+    path.rate = rate(peers, time / 2, moved, &one_way)?;
+    path.both_ways = rate(peers, time / 2, moved, &both_ways)?;
+    source.run(&[march(back_to, Some(pattern), None, spare)])?;
     target.run(&[march(to, Some(pattern), None, log)])?;
-    let mut read = vec![0; usize::try_from(MARCH_LOG_BYTES).unwrap_or_default()];
-    target.read(log, &mut read)?;
-    let log = march_log(&read);
-    path.verified_bytes = bytes * scale;
-    path.corruption_count = log.count;
-    path.corruptions = log
-        .errors
-        .iter()
-        .take(MOST)
-        .map(|error| Corruption {
-            offset: Some(error.offset),
-            expected: Some(Bits(error.expected)),
-            got: Some(Bits(error.got)),
-            second_read: Some(Bits(error.second)),
-            ..Corruption::new(CorruptionClass::Transfer, peers.pace.elapsed().as_secs_f64())
-        })
-        .collect();
+    path.verified_bytes = 2 * bytes * scale;
+    for (device, log) in [(target, log), (source, spare)] {
+        let mut read = vec![0; usize::try_from(MARCH_LOG_BYTES).unwrap_or_default()];
+        device.read(log, &mut read)?;
+        let log = march_log(&read);
+        path.corruption_count += log.count;
+        let room = MOST.saturating_sub(path.corruptions.len());
+        path.corruptions
+            .extend(log.errors.iter().take(room).map(|error| Corruption {
+                offset: Some(error.offset),
+                expected: Some(Bits(error.expected)),
+                got: Some(Bits(error.got)),
+                second_read: Some(Bits(error.second)),
+                ..Corruption::new(CorruptionClass::Transfer, peers.pace.elapsed().as_secs_f64())
+            }));
+    }
     if (peers.is_cancelled)() {
         path.outcome = Outcome::Interrupted;
     }
     Ok(())
+}
+
+/// Copies that are queued behind a gate.
+fn gated(work: Work, count: usize) -> Vec<Work> {
+    let mut all = vec![GATE];
+    all.resize(count + 1, work);
+    all
+}
+
+/// Copies again and again, for so long; `copies` tells how long so many of them took, each of which moves `bytes`.
+fn rate(
+    peers: &Peers<'_>,
+    time: Duration,
+    bytes: u64,
+    copies: &dyn Fn(usize) -> Result<Duration, DeviceError>,
+) -> Result<Option<Rate>, DeviceError> {
+    let start = peers.pace.elapsed();
+    let (mut count, mut rates) = (1, Vec::new());
+    while peers.pace.elapsed() < start + time && !(peers.is_cancelled)() && rates.len() < 1_000_000 {
+        let took = copies(count)?;
+        #[expect(clippy::cast_precision_loss, reason = "rates to a few figures")]
+        let moved = (bytes * count as u64) as f64;
+        if !took.is_zero() {
+            rates.push(moved / took.as_secs_f64() / 1e9);
+        }
+        count = batch_of(took / u32::try_from(count).unwrap_or(1), 1024);
+    }
+    Ok(Rate::of(Unit::Gbs, rates))
 }

@@ -120,7 +120,7 @@ pub fn plan(profile: Profile, seconds: Option<Duration>, can: &dyn Fn(Format) ->
             add(PhaseKind::Power, main, 10.0);
         }
         Profile::Burn | Profile::Soak => {
-            let start = plan(Profile::Prove, Some(usual(Profile::Prove)), can);
+            let start = plan(Profile::Prove, Some(usual(Profile::Prove).min(total)), can);
             let rest = total.saturating_sub(start.total());
             return burn(profile, start, rest, main, &loops(can));
         }
@@ -273,10 +273,8 @@ mod tests {
         assert!(late.abs_diff(planned / 2) < Duration::from_millis(1), "{late:?}");
         // The last has all that is left, and nothing where nothing is.
         let last = plan.schedule.len() - 1;
-        assert_eq!(
-            plan.time_of(last, plan.total() - Duration::from_secs(3)),
-            Duration::from_secs(3)
-        );
+        let near_the_end = plan.total().saturating_sub(Duration::from_secs(3));
+        assert_eq!(plan.time_of(last, near_the_end), Duration::from_secs(3));
         assert_eq!(plan.time_of(last, plan.total() * 2), Duration::ZERO);
         assert_eq!(plan.time_of(last + 1, Duration::ZERO), Duration::ZERO);
     }
@@ -285,5 +283,7 @@ mod tests {
     fn a_burn_shorter_than_a_proof_is_one() {
         let short = plan(Profile::Burn, Some(Duration::from_mins(1)), &all);
         assert_eq!(short.schedule, plan(Profile::Prove, None, &all).schedule);
+        let shorter = plan(Profile::Burn, Some(Duration::from_secs(30)), &all).total();
+        assert!(shorter.abs_diff(Duration::from_secs(30)) < Duration::from_millis(1));
     }
 }

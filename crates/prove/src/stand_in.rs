@@ -247,7 +247,14 @@ impl StandIn {
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.memory)
+    }
+
+    fn memory_of(&self, peer: PeerId) -> Result<Arc<Mutex<Memory>>, DeviceError> {
+        let peers = self.peers.borrow();
+        let found = peers.get(index(u64::from(peer.0)));
+        let (_, memory) = found.ok_or_else(|| DeviceError::Unsupported("no such peer".to_owned()))?;
+        Ok(Arc::clone(memory))
     }
 
     fn ailments<T>(&self, pick: impl Fn(&Ailment) -> Option<T>) -> impl Iterator<Item = T> {
@@ -484,6 +491,10 @@ impl Device for StandIn {
             )),
         }
     }
+}
+
+fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn outside() -> DeviceError {

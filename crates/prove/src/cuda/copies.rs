@@ -49,6 +49,24 @@ impl Gpu {
                 };
                 self.check(name, code)
             }
+            Work::FromPeer { from, to, peer } => {
+                at_least(to, from.bytes, "a copy")?;
+                let (own, other) = self.peer(peer)?;
+                let to_address = self.address(to)?;
+                let bytes = usize::try_from(from.bytes).unwrap_or(usize::MAX);
+                // SAFETY: as above.
+                let code = unsafe {
+                    (self.library.functions.copy_to_peer)(
+                        to_address,
+                        own,
+                        from.block.id + from.offset,
+                        other,
+                        bytes,
+                        stream,
+                    )
+                };
+                self.check(name, code)
+            }
             _ => Err(unsupported(format!("`{name}` is no copy"))),
         }
     }

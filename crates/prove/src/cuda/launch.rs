@@ -165,7 +165,7 @@ impl Gpu {
                 self.start(stream, name, &size, arguments![nanoseconds])
             }
             Work::MmaLoop { .. } | Work::Gemm(_) | Work::Recompute { .. } => self.launch_matrix(stream, work),
-            Work::ToDevice { .. } | Work::ToHost { .. } | Work::ToPeer { .. } => {
+            Work::ToDevice { .. } | Work::ToHost { .. } | Work::ToPeer { .. } | Work::FromPeer { .. } => {
                 self.queue_copy(stream, work)
             }
         }

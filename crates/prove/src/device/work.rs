@@ -178,7 +178,16 @@ pub enum Work {
         from: Span,
         /// A span of the other device.
         to: Span,
-        /// UUID of the other device.
+        /// The other device.
+        peer: PeerId,
+    },
+    /// Copies from the memory of another device that [`super::Device::reach`] was asked for.
+    FromPeer {
+        /// A span of the other device.
+        from: Span,
+        /// To here.
+        to: Span,
+        /// The other device.
         peer: PeerId,
     },
     /// Keeps the device busy for about this long, so that what follows is queued before it starts.
@@ -203,6 +212,7 @@ impl Work {
             Self::ToDevice { .. } => "host to device",
             Self::ToHost { .. } => "device to host",
             Self::ToPeer { .. } => "device to peer",
+            Self::FromPeer { .. } => "peer to device",
             Self::Spin { .. } => "spin",
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::arithmetic::{Tile, decode, flip, strikes};
 use super::memory::index;
-use super::{Ailment, Fault, LOOP, StandIn, TILE};
+use super::{Ailment, Fault, LOOP, StandIn, TILE, lock};
 use crate::device::{
     DeviceError, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, LOOP_WARPS, MARCH_LOG_BYTES,
     MARCH_LOG_ENTRIES, Output, Pattern, RECOMPUTE_LOG_BYTES, RECOMPUTE_LOG_ENTRIES, Span, Variant, Work,
@@ -101,12 +101,12 @@ impl StandIn {
             }
             Work::ToPeer { from, to, peer } => {
                 let bytes = self.memory().read(from)?.to_vec();
-                let peers = self.peers.borrow();
-                let target = peers.get(index(u64::from(peer.0)));
-                let (_, target) =
-                    target.ok_or_else(|| DeviceError::Unsupported("no such peer".to_owned()))?;
-                let mut target = target.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                target.write(to, &bytes)?;
+                lock(&*self.memory_of(peer)?).write(to, &bytes)?;
+                moving(from.bytes, rates.peer.unwrap_or(rates.host))
+            }
+            Work::FromPeer { from, to, peer } => {
+                let bytes = lock(&*self.memory_of(peer)?).read(from)?.to_vec();
+                self.memory().write(to, &bytes)?;
                 moving(from.bytes, rates.peer.unwrap_or(rates.host))
             }
             Work::Spin { nanoseconds } => Duration::from_nanos(nanoseconds),

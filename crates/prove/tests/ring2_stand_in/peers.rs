@@ -57,6 +57,7 @@ fn copies_between_gpus_are_measured_and_compared_in_each_direction() {
     for path in &paths {
         assert_eq!(path.outcome, Outcome::Ran);
         assert!(near(path.rate.unwrap().p50, 378.0), "{path:?}");
+        assert!(near(path.both_ways.unwrap().p50, 378.0), "{path:?}");
         assert!(path.verified_bytes > 0 && path.corruption_count == 0);
     }
 }

@@ -168,17 +168,14 @@ fn of_machine(
         Ok(Err(error)) => return Ok(Err(real::explain(&error, inventory.as_ref()))),
         Err(panic) => std::panic::resume_unwind(panic),
     };
-    let (machine, targets) = match &inventory {
-        Some(inventory) => {
-            seen.look(inventory, &BTreeMap::new());
-            let machine = machine.watched(Arc::clone(&seen), inventory);
-            let targets = machine.shown(choose(inventory, gpus, share)?);
-            (machine, targets)
-        }
-        None => {
-            let targets = machine.targets();
-            (machine, targets)
-        }
+    let (machine, targets) = if let Some(inventory) = &inventory {
+        seen.look(inventory, &BTreeMap::new());
+        let machine = machine.watched(Arc::clone(&seen), inventory);
+        let targets = machine.shown(choose(inventory, gpus, share)?);
+        (machine, targets)
+    } else {
+        let targets = machine.targets();
+        (machine, targets)
     };
     let targets = targets.into_iter().map(|mut target| {
         target.unread.extend(why.iter().map(|why| Unread {

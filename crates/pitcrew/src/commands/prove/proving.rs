@@ -30,8 +30,11 @@ use crate::output::Output;
 const SILENCE: Duration = Duration::from_secs(8);
 /// But for the driver's compiler, which says nothing.
 const COMPILING: Duration = Duration::from_secs(90);
-/// What the end takes that is left out of the phases: last counters, the report, letting go of the driver.
-const END: Duration = Duration::from_millis(600);
+/// What the end takes that is left out of the phases: last counters, the report, letting go of the driver, whose events
+/// are waited for half a second at a time.
+const END: Duration = Duration::from_millis(850);
+/// What copies between GPUs take for each GPU besides: another context, buffers, and what arrived.
+const PEER: Duration = Duration::from_millis(200);
 /// Whoever stops a proof does not wait longer.
 const FAREWELL: Duration = Duration::from_millis(900);
 /// How often the line is drawn.
@@ -213,7 +216,7 @@ fn prove(
 fn with_time(prepared: &Prepared, options: &Options, total: Duration) -> Options {
     let usable = prepared.targets.iter().filter(|target| is_peer(target)).count();
     let peers = match peer_time(options, usable) {
-        Some((each, pairs)) => each * pairs,
+        Some((each, pairs)) => each * pairs + PEER * u32::try_from(usable).unwrap_or(1),
         None => Duration::ZERO,
     };
     let time = match prepared.scenario {
@@ -392,7 +395,8 @@ fn peers(
         .name("proof-peers".to_owned())
         .spawn(work);
     thread.map(drop).map_err(Error::NoThread)?;
-    let end = Instant::now() + time * pairs + SILENCE;
+    // Contexts, buffers and comparisons come on top of the copies.
+    let end = Instant::now() + time * pairs * 2 + PEER * pairs + SILENCE;
     let mut stopped: Option<Instant> = None;
     loop {
         match result.recv_timeout(DRAW) {
