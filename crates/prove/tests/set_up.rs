@@ -158,6 +158,18 @@ fn a_variant_that_no_image_is_taken_for_says_why_each_was_refused() {
 }
 
 #[test]
+fn without_a_compiler_the_first_kernel_is_told_of_it_as_the_others_are() {
+    let gpu = Bed::new(false)
+        .gpu(&["-DCU_CUBIN=209", "-DCU_FIRST_PTX=999", "-DCU_PTX=221"])
+        .unwrap();
+    let reason = gpu.choice(Variant::Simt, Format::Fp32).unwrap_err().reason;
+    assert!(
+        reason.contains("`libnvidia-ptxjitcompiler.so.1` is not here"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn wrong_answers_of_the_self_test_refuse_a_variant() {
     // This driver computes nothing: all zeros are not what must come out.
     let gpu = Bed::new(false).gpu(&[]).unwrap();

@@ -10,6 +10,9 @@ use super::library::Raw;
 use crate::device::{CodeSource, Device as _};
 use crate::kernels::{self, Module};
 
+/// `CUDA_ERROR_UNKNOWN`.
+const UNKNOWN: c_int = 999;
+
 /// A function of a loaded module.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Function {
@@ -88,6 +91,18 @@ impl Gpu {
     }
 
     fn load_image(&self, data: &[u8]) -> Result<Raw, String> {
+        let is_ptx = !data.starts_with(b"\x7fELF");
+        match self.try_image(data) {
+            // Where there is no compiler, the first PTX of a process gets no more than this and the next one is told why,
+            // as driver 580.159 has it.
+            Err((UNKNOWN, _)) if is_ptx => self.try_image(data),
+            tried => tried,
+        }
+        .map_err(|(_, why)| why)
+    }
+
+    /// In the error the driver's code, and that in words.
+    fn try_image(&self, data: &[u8]) -> Result<Raw, (c_int, String)> {
         // `CU_JIT_ERROR_LOG_BUFFER` and its size.
         let mut log = vec![0_u8; 4096];
         let mut options: [c_int; 2] = [5, 6];
@@ -116,9 +131,10 @@ impl Gpu {
             _ => "",
         };
         let name = self.library.code_name(code);
-        Err(match said.lines().next() {
+        let why = match said.lines().next() {
             Some(line) => format!("{name}{why}: {}", line.trim()),
             None => format!("{name}{why}"),
-        })
+        };
+        Err((code, why))
     }
 }

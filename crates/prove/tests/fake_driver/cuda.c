@@ -89,6 +89,10 @@ int cuCtxSetCurrent(void *context) { return 0; }
 int cuModuleLoadDataEx(void **module, const char *image, unsigned count, int *options, void **values) {
     *module = handle;
     int code = memcmp(image, "\177ELF", 4) == 0 ? CU_CUBIN : CU_PTX;
+#ifdef CU_FIRST_PTX
+    static int ptx;
+    code = code == CU_PTX && !ptx++ ? CU_FIRST_PTX : code;
+#endif
     if (code == 218) {
         strcpy(values[0], "ptxas fatal   : it said why\nand more");
     }
