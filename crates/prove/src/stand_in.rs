@@ -426,6 +426,8 @@ impl Device for StandIn {
             _ if plain => None,
             (7, 0 | 2) => Some(Variant::M8n8k4),
             (7, _) => Some(Variant::M16n8k8),
+            // `wgmma` and `tcgen05` have no FP64.
+            (9 | 10, _) if format == Format::Fp64 => Some(Variant::M16n8k16),
             (9, _) => Some(Variant::Wgmma),
             // Of its family 10.0 alone has integers.
             (10, 1..) if format == Format::Int8 => Some(Variant::M16n8k16),

@@ -152,6 +152,8 @@ pub fn pipe_efficiency(device: &Device, format: Format, variant: &str, is_loop: 
         ("m16n8k8", 7) => ((0.90, 0.80), "m16n8k8"),
         ("m16n8k8", 10) => ((0.20, 0.15), "m16n8k8 on Blackwell"),
         ("m16n8k8", _) => ((0.80, 0.60), "m16n8k8 on a newer card"),
+        // It is the only one for that.
+        ("m16n8k16", 10) if format == Format::Fp64 => ((0.85, 0.60), "m8n8k4 of FP64"),
         ("m16n8k16", 10) => ((0.30, 0.25), "m16n8k16 on Blackwell"),
         ("m16n8k16", _) => ((0.93, 0.80), "m16n8k16"),
         ("fp8", 8 | 12) => ((0.90, 0.75), "FP8 by mma"),

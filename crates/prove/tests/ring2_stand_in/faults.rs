@@ -293,6 +293,7 @@ fn kernels_that_have_run_on_no_gpu_are_told_as_untested_and_give_way_where_they_
         assert_eq!(kernels.as_deref(), Some("tcgen05 (untested)"), "{title}");
     }
     assert!(!proof.phase("mma-loop fp32").is_untested);
+    assert_eq!(proof.phase("gemm fp64").kernels().as_deref(), Some("m16n8k16"));
     // Of its family 10.0 alone has integers.
     assert_eq!(
         of(3, &[]).phase("gemm int8").kernels().as_deref(),
