@@ -5,3 +5,4 @@ mod cluster;
 mod judge;
 mod keep;
 mod node;
+mod proof;
