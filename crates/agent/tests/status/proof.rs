@@ -71,7 +71,7 @@ fn the_reason_is_the_verdicts_or_what_is_in_its_way() {
         assert_eq!(proven(&node(verdict, nothing)), expected);
     }
     let booted = node(Verdict::Pass, |view, _| {
-        view.booted = Some(Timestamp(STARTED + 1))
+        view.booted = Some(Timestamp(STARTED + 1));
     });
     assert_eq!(proven(&booted), (Unknown, "BootedSince".to_owned()));
     let driver = node(Verdict::Pass, |view, uuids| {
@@ -104,7 +104,7 @@ fn the_reason_is_the_verdicts_or_what_is_in_its_way() {
     assert_eq!(proven(&runs), (Unknown, "Proving".to_owned()));
     // A new proof takes nothing away from the last one until it has a verdict.
     let again = node(Verdict::Pass, |view, uuids| {
-        view.running = BTreeSet::from([uuids[2].clone()])
+        view.running = BTreeSet::from([uuids[2].clone()]);
     });
     assert_eq!(proven(&again), (True, "Pass".to_owned()));
 }
