@@ -66,8 +66,7 @@ pub struct GpuNodeSpec {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProofSpec {
-    /// How much is tested: `smoke` takes five seconds, `prove` a minute, `burn` a quarter of an hour, `soak` four hours. A
-    /// pod that asks for the GPU meanwhile waits so long at most.
+    /// How much is tested; `prove` where nothing else is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProofProfile>,
     /// Prove each GPU that no proof holds for: one that is new, and all of them after a boot of the node or a change of the
@@ -88,7 +87,8 @@ pub struct ProofSpec {
     pub gates_readiness: Option<bool>,
 }
 
-/// How much a proof tests.
+/// How much a proof tests: `smoke` takes five seconds, `prove` a minute, `burn` a quarter of an hour, `soak` four hours. A pod
+/// that asks for the GPU meanwhile waits so long at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProofProfile {

@@ -6,3 +6,4 @@ mod judge;
 mod keep;
 mod node;
 mod nothing;
+mod proof;

@@ -271,8 +271,7 @@ async fn where_readiness_hangs_on_it_no_gpu_goes_to_pods_before_it_is_proven() {
     );
     bench.node.prover().let_go();
     bench.has(GPU, 1).await;
-    let object = proven(&bench, is(ConditionStatus::True)).await;
-    let _ = object;
+    proven(&bench, is(ConditionStatus::True)).await;
 }
 
 #[tokio::test]

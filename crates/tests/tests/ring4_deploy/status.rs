@@ -60,6 +60,7 @@ fn snapshot() -> Snapshot {
         tier: Tier::Native,
         problems: BTreeMap::new(),
         remarks: BTreeMap::new(),
+        proof: Arc::default(),
     }
 }
 

@@ -176,15 +176,14 @@ impl Proving for Proof {
 
     fn wait(&mut self) -> BoxFuture<'_, String> {
         async {
-            let how = match &mut self.child {
-                Some(child) => match child.wait().await {
+            let how = if let Some(child) = &mut self.child {
+                match child.wait().await {
                     Ok(status) => format!("it ended with {status}"),
                     Err(error) => format!("nobody knows how it ended: {error}"),
-                },
-                None => {
-                    self.gone().await;
-                    "it is not there any more".to_owned()
                 }
+            } else {
+                self.gone().await;
+                "it is not there any more".to_owned()
             };
             match self.last_words() {
                 words if words.is_empty() => how,

@@ -198,7 +198,7 @@ impl Rack for Machine {
 /// The driver's library below a root that isn't this process's own, as in the agent's pod.
 fn library_below(root: &Path) -> Option<PathBuf> {
     let below = |directory: &&str| root.join(directory.trim_start_matches('/')).join(cuda::SONAME);
-    let mut found = libraries::DIRECTORIES.iter().map(|directory| below(&directory));
+    let mut found = libraries::DIRECTORIES.iter().map(below);
     (root != Path::new("/")).then(|| found.find(|path| path.exists()))?
 }
 
