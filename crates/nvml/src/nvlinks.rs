@@ -77,6 +77,8 @@ fn by_fields(device: Device<'_>, links: &mut [NvLink]) -> Answer<()> {
                 let own = format!("SPEED_MBPS_L{}", link.index);
                 want(&own, 0, |link| &mut link.speed_mbs);
             }
+            // What all links that are up have in common, where none is asked for by itself.
+            want("SPEED_MBPS_COMMON", 0, |link| &mut link.speed_mbs);
         }
         if link.replays == Reading::NotSupported {
             want("ERROR_DL_REPLAY", link.index, |link| &mut link.replays);

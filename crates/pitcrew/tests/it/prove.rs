@@ -252,3 +252,29 @@ fn thresholds_that_can_not_be_are_a_mistake_of_the_command_line_with_line_and_ke
         2
     );
 }
+
+/// Recorded on two H100 SXM of a virtual machine, before links were read one by one; thinned out.
+#[test]
+fn a_report_of_two_real_gpus_is_judged_by_what_is_known_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let usual = dir.path().join("usual.yaml");
+    fs::write(&usual, "").unwrap();
+    let source = report("two-h100");
+    let args = [
+        "show",
+        source.to_str().unwrap(),
+        "--thresholds",
+        usual.to_str().unwrap(),
+    ];
+    let judged: Value =
+        serde_json::from_str(&stdout(&prove(&[&args[..], &["-o", "json"]].concat()))).unwrap();
+    let figures = judged["judgement"]["figures"].as_array().unwrap();
+    let products = figures.iter().filter(|figure| figure["unit"] == "TFLOP/s");
+    for figure in products.filter(|figure| figure["phase"] != "power") {
+        assert_eq!(figure["grade"], "good", "{figure:#}");
+    }
+    insta::assert_snapshot!(
+        "prove_show_two_h100",
+        transcript(&prove(&[&args[..], &["--width", "80"]].concat()))
+    );
+}
