@@ -81,7 +81,11 @@ pub(super) fn own(mut inventory: Inventory, bus_only: &[PciAddress], host: &dyn 
     let listed = inventory.gpus.iter().filter(|gpu| is_listed(gpu)).count();
     let nodes = device_nodes(host);
     inventory.gpus.retain(|gpu| {
-        let is_nvidias = || bound_driver(host, gpu.pci.address).value().is_some_and(|name| name == "nvidia");
+        let is_nvidias = || {
+            bound_driver(host, gpu.pci.address)
+                .value()
+                .is_some_and(|name| name == "nvidia")
+        };
         is_listed(gpu) || listed == 0 || (nodes > listed && is_nvidias())
     });
     inventory
