@@ -104,7 +104,7 @@ impl Gpu {
             .enter()
             .map_err(|error| error.to_string())
             .and_then(|()| self.kernel(&kernels::MEMORY, "march"));
-        tried.map(drop).map_err(SetupError::NoKernel)
+        tried.map(drop).map_err(SetupError::of_kernels)
     }
 
     /// What the device with this number is, without a context on it: nobody else's memory is needed for that.

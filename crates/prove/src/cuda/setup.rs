@@ -86,6 +86,12 @@ pub enum SetupError {
     /// The driver takes none of the kernels.
     #[error("no kernel runs on this GPU with this driver: {0}; install a newer driver")]
     NoKernel(String),
+    /// The driver would compile the kernels and has no compiler here.
+    #[error(
+        "the driver's compiler is not here: {0}; set `NVIDIA_DRIVER_CAPABILITIES=compute,utility`, or leave out `--ptx` and \
+         `CUDA_FORCE_PTX_JIT`"
+    )]
+    NoCompiler(String),
     /// MIG device that can't be used.
     #[error(
         "the GPU can't be used by CUDA (101: no such device); `CUDA_VISIBLE_DEVICES` names one that is not here"
@@ -122,8 +128,18 @@ impl SetupError {
             Self::DriverTooOld(_) => "driver-too-old",
             Self::NotPermitted => "not-permitted",
             Self::NoKernel(_) => "no-kernel",
+            Self::NoCompiler(_) => "no-compiler",
             Self::NoSuchDevice => "no-such-device",
             Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// What it means that the driver took none of the kernels, for the reason that it gives.
+    pub fn of_kernels(why: String) -> Self {
+        if why.contains("JIT_COMPILER") || why.contains("ptxjitcompiler") {
+            Self::NoCompiler(why)
+        } else {
+            Self::NoKernel(why)
         }
     }
 

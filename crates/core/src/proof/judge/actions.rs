@@ -30,13 +30,20 @@ pub(super) fn of(evidence: &Evidence, reasons: &[Reason]) -> Vec<String> {
 fn action(evidence: &Evidence, reason: &Reason) -> Option<String> {
     let device = reason.device.and_then(|index| evidence.devices.get(index));
     let gpu = device.map_or_else(|| "the GPU".to_owned(), |device| device.device.title());
+    // A lost GPU has neither.
     let which = device.map_or_else(String::new, |device| {
         let serial = device
             .device
             .serial
-            .as_deref()
-            .map(|serial| format!(", serial {serial}"));
-        format!(" ({}{})", device.device.uuid, serial.unwrap_or_default())
+            .iter()
+            .map(|serial| format!("serial {serial}"));
+        let uuid = Some(device.device.uuid.clone()).filter(|uuid| !uuid.is_empty());
+        let known: Vec<String> = uuid.into_iter().chain(serial).collect();
+        if known.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", known.join(", "))
+        }
     });
     Some(match reason.code {
         ReasonCode::Corruption => {

@@ -32,8 +32,11 @@ pub(super) fn refuse(
     if books.held.is_none() && args.scenario.is_some() {
         return Ok(targets);
     }
-    let own = rustix::system::uname();
-    Ok(judge(targets, &books, &own.nodename().to_string_lossy()))
+    let own = match &args.pod_name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    Ok(judge(targets, &books, &own))
 }
 
 /// What pods hold; `None` where there is no kubelet.

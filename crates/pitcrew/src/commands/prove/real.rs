@@ -235,7 +235,7 @@ pub(super) fn explain(error: &cuda::SetupError, inventory: Option<&Inventory>) -
         Cuda::NoMemory => (SetupErrorCode::OutOfMemory, Some(2)),
         Cuda::InUse => (SetupErrorCode::InUse, Some(46)),
         Cuda::DriverTooOld(_) => (SetupErrorCode::DriverTooOld, None),
-        Cuda::NoKernel(_) => (SetupErrorCode::NoKernel, None),
+        Cuda::NoKernel(_) | Cuda::NoCompiler(_) => (SetupErrorCode::NoKernel, None),
         Cuda::NotPermitted => (SetupErrorCode::NotPermitted, Some(800)),
         Cuda::Failed { code, .. } => (SetupErrorCode::Other, u32::try_from(*code).ok()),
     };
