@@ -22,6 +22,7 @@ use pitcrew_prove::device::{
     Block, Choice, Device as _, Fault, Format, GEMM_RECORD_BYTES, Gemm, LOOP_RECORD_BYTES, Output, Work,
 };
 use pitcrew_prove::kernels::variants;
+use pitcrew_prove::lane::Lane;
 use pitcrew_prove::pace::Wall;
 use pitcrew_prove::run::{Options, Place, run};
 use pitcrew_prove::telemetry::Watch;
@@ -110,6 +111,7 @@ fn proof(profile: Profile) -> Outcome<()> {
         Place {
             device: &gpu,
             pace: &Wall::since(begin),
+            lane: &Lane::default(),
             watch: &mut watch,
             is_cancelled: &|| false,
             tell: &mut |_| {},

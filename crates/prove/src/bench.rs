@@ -11,6 +11,7 @@ use crate::device::{
 };
 use crate::inject::Inject;
 use crate::kernels;
+use crate::lane::Lane;
 use crate::pace::Pace;
 use crate::progress::Progress;
 use crate::telemetry::Watch;
@@ -49,6 +50,7 @@ impl From<DeviceError> for Stop {
 pub(crate) struct Bench<'a> {
     pub(crate) device: &'a dyn Device,
     pub(crate) pace: &'a dyn Pace,
+    pub(crate) lane: &'a Lane,
     pub(crate) is_cancelled: &'a dyn Fn() -> bool,
     pub(crate) watch: &'a mut dyn Watch,
     pub(crate) tell: &'a mut dyn FnMut(Progress),
@@ -83,6 +85,16 @@ impl Bench<'_> {
         let times = self.device.run_beside(first, second)?;
         self.look_round()?;
         Ok(times)
+    }
+
+    /// Does work while no other GPU of the run uses the way to the host.
+    pub(crate) fn in_lane<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Stop>) -> Result<T, Stop> {
+        let turn = self.lane.queue();
+        while !turn.wait(BATCH) {
+            (self.tell)(Progress::Waits);
+            self.look_round()?;
+        }
+        work(self)
     }
 
     /// Does nothing for so long, but looks round.

@@ -9,6 +9,7 @@ pub mod cuda;
 pub mod device;
 pub mod inject;
 pub mod kernels;
+pub mod lane;
 pub mod operands;
 pub mod pace;
 pub mod peers;

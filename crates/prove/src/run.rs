@@ -11,6 +11,7 @@ use pitcrew_core::proof::{
 use crate::bench::{self, Bench, Stop};
 use crate::device::{Choices, Device, DeviceError, Format, Variant};
 use crate::inject::Inject;
+use crate::lane::Lane;
 use crate::operands::mix;
 use crate::pace::Pace;
 use crate::phase::tally::Tally;
@@ -59,6 +60,8 @@ pub struct Place<'a> {
     pub device: &'a dyn Device,
     /// Its time.
     pub pace: &'a dyn Pace,
+    /// The way to the host, of all GPUs of the run.
+    pub lane: &'a Lane,
     /// Who watches it.
     pub watch: &'a mut dyn Watch,
     /// True from when on the run shall end; asked several times a second.
@@ -72,6 +75,7 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
     let Place {
         device,
         pace,
+        lane,
         watch,
         is_cancelled,
         tell,
@@ -95,6 +99,7 @@ pub fn run(place: Place<'_>, options: &Options) -> Outcomes {
     let mut bench = Bench {
         device,
         pace,
+        lane,
         is_cancelled,
         watch,
         tell,

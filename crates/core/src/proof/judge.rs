@@ -29,7 +29,7 @@ pub fn judge(mut evidence: Evidence, thresholds: &Thresholds) -> Report {
         hardware::of_device(device, evidence.run.share, thresholds, &mut found);
         nvlinks::of_device(device, thresholds, &mut found);
         environment::of_device(device, &mut found);
-        figures::of_device(index, &evidence, thresholds, &mut found);
+        figures::of_device(index, device, thresholds, &mut found);
         completeness(device, &evidence, &mut found);
     }
     found.device = None;

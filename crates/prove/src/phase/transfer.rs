@@ -160,17 +160,18 @@ impl Exercise for Transfer {
             let sum = |times: &[Duration]| times.iter().skip(1).sum::<Duration>();
             let took = match self.kind {
                 PhaseKind::HostToDevice => {
-                    let took = sum(&bench.run(&gated(down))?);
+                    let took = sum(&bench.in_lane(|bench| bench.run(&gated(down)))?);
                     tally.rate(bench, moved, took);
                     took
                 }
                 PhaseKind::DeviceToHost => {
-                    let took = sum(&bench.run(&gated(up))?);
+                    let took = sum(&bench.in_lane(|bench| bench.run(&gated(up)))?);
                     tally.rate(bench, moved, took);
                     took
                 }
                 _ => {
-                    let [first, second] = bench.run_beside(&gated(down), &gated(up))?;
+                    let [first, second] =
+                        bench.in_lane(|bench| bench.run_beside(&gated(down), &gated(up)))?;
                     let took = sum(&first).max(sum(&second));
                     tally.rate(bench, 2 * moved, took);
                     took

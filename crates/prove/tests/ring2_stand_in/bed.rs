@@ -6,6 +6,7 @@ use pitcrew_core::catalog::ComputeCapability;
 use pitcrew_core::inventory::CudaVersion;
 use pitcrew_core::proof::{Phase, Profile};
 use pitcrew_prove::device::DeviceFacts;
+use pitcrew_prove::lane::Lane;
 use pitcrew_prove::progress::Progress;
 use pitcrew_prove::run::{Options, Outcomes, Place, run};
 use pitcrew_prove::stand_in::{Ailment, Description, Rates, StandIn};
@@ -73,6 +74,7 @@ impl Proof {
             Place {
                 device,
                 pace: device,
+                lane: &Lane::default(),
                 watch: &mut Unwatched,
                 is_cancelled,
                 tell: &mut |progress| told.borrow_mut().push(progress),

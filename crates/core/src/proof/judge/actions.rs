@@ -97,13 +97,6 @@ fn action(evidence: &Evidence, reason: &Reason) -> Option<String> {
             "If the limit isn't meant: `nvidia-smi -i {} -pl` sets it",
             device?.device.index
         ),
-        // A rate, of a GPU that was not alone.
-        ReasonCode::PcieLink if reason.phase.is_some() && evidence.devices.len() > 1 => {
-            format!(
-                "Prove {gpu} alone (`--gpu {}`): is it its slot, or what all GPUs share on their way to the host's memory?",
-                device?.device.index
-            )
-        }
         ReasonCode::PcieLink => {
             let at = device?
                 .device

@@ -12,8 +12,7 @@ use crate::proof::{
 /// Most SMs that a sentence names.
 const NAMED: usize = 5;
 
-pub(super) fn of_device(index: usize, evidence: &Evidence, thresholds: &Thresholds, found: &mut Found) {
-    let device = &evidence.devices[index];
+pub(super) fn of_device(index: usize, device: &DeviceEvidence, thresholds: &Thresholds, found: &mut Found) {
     for phase in device.phases.iter().filter(|phase| phase.outcome.has_results()) {
         found.phase = Some(phase.title());
         slow_sms(device, phase, thresholds, found);
@@ -37,7 +36,7 @@ pub(super) fn of_device(index: usize, evidence: &Evidence, thresholds: &Threshol
         match phase.kind {
             PhaseKind::Gemm | PhaseKind::MmaLoop => compute(device, phase, &mut figure, thresholds, found),
             PhaseKind::Copy | PhaseKind::Triad => {
-                let failure = (ReasonCode::BelowExpected, Verdict::FailPerf, String::new());
+                let failure = (ReasonCode::BelowExpected, Verdict::FailPerf);
                 let expected = thresholds.expected_memory(told);
                 bandwidth(
                     device,
@@ -50,12 +49,7 @@ pub(super) fn of_device(index: usize, evidence: &Evidence, thresholds: &Threshol
                 );
             }
             PhaseKind::HostToDevice | PhaseKind::DeviceToHost if told.mig.is_none() => {
-                // Several GPUs at once share what is between them and the host's memory.
-                let (failure, at_once) = match beside(evidence, index, phase) {
-                    0 => (Verdict::FailEnv, String::new()),
-                    others => (Verdict::Warn, format!("; {} GPUs copied at once", others + 1)),
-                };
-                let failure = (ReasonCode::PcieLink, failure, at_once);
+                let failure = (ReasonCode::PcieLink, Verdict::FailEnv);
                 let expected = thresholds.expected_host(told);
                 bandwidth(
                     device,
@@ -74,20 +68,6 @@ pub(super) fn of_device(index: usize, evidence: &Evidence, thresholds: &Threshol
     found.phase = None;
 }
 
-/// How many other GPUs did the same meanwhile.
-fn beside(evidence: &Evidence, index: usize, phase: &Phase) -> usize {
-    let overlaps = |other: &Phase| {
-        other.kind == phase.kind
-            && other.outcome.has_results()
-            && other.start_s < phase.start_s + phase.seconds
-            && phase.start_s < other.start_s + other.seconds
-    };
-    let others = evidence.devices.iter().enumerate();
-    others
-        .filter(|(other, device)| *other != index && device.phases.iter().any(overlaps))
-        .count()
-}
-
 fn put(figure: &mut Figure, expected: &Expected) {
     figure.expected = Some(expected.value);
     figure.basis = Some(expected.basis.clone());
@@ -102,7 +82,7 @@ fn bandwidth(
     figure: &mut Figure,
     expected: Option<Expected>,
     borders: Borders,
-    (code, fail, explained): (ReasonCode, Verdict, String),
+    (code, fail): (ReasonCode, Verdict),
     found: &mut Found,
 ) {
     let Some(expected) = expected else { return };
@@ -117,8 +97,7 @@ fn bandwidth(
         Grade::Bad if expected.is_measured => fail,
         Grade::Bad | Grade::Low => Verdict::Warn,
     };
-    let text = format!("{}{explained}", below(&phase.title(), figure));
-    found.add(verdict, code, text);
+    found.add(verdict, code, below(&phase.title(), figure));
 }
 
 /// E.g. `copy: 2400 of 3017 GB/s (80 %; the latter is measured)`.

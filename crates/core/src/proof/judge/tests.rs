@@ -379,29 +379,6 @@ fn a_slow_link_is_the_slots_fault() {
 }
 
 #[test]
-fn gpus_that_copy_at_once_may_be_held_up_by_what_they_share() {
-    let two = |start_s: f64| {
-        let mut evidence = evidence();
-        evidence.devices.push(h100(1));
-        slower(&mut evidence, PhaseKind::HostToDevice, 0.5);
-        let other = evidence.devices[1].phases.iter_mut();
-        for phase in other.filter(|phase| phase.kind == PhaseKind::HostToDevice) {
-            phase.start_s = start_s;
-        }
-        report(evidence)
-    };
-    let at_once = two(22.0);
-    assert_eq!(at_once.verdict, Verdict::Warn);
-    assert_eq!(
-        at_once.judgement.reasons[0].text,
-        "host-to-device: 26.5 of 54.0 GB/s (49 %; the latter is measured); 2 GPUs copied at once"
-    );
-    assert!(at_once.judgement.actions[0].starts_with("Prove GPU 0 alone (`--gpu 0`)"));
-    // One after the other there is nothing to share.
-    assert_eq!(two(24.0).verdict, Verdict::FailEnv);
-}
-
-#[test]
 fn heat_and_the_power_supply_are_the_surroundings() {
     let reasons = |bits| {
         move |evidence: &mut Evidence| {

@@ -69,7 +69,7 @@ impl Board {
                 live.phase = format!("kernels for {format}");
                 None
             }
-            Progress::Computes => None,
+            Progress::Computes | Progress::Waits => None,
             Progress::Rate { rate, unit } => {
                 live.rate = Some((*rate, *unit));
                 None

@@ -11,6 +11,7 @@ use pitcrew_core::proof::{
     Counters, Device, Format, PeerPath, Sample, SetupError, SetupErrorCode, XidEvent, expected,
 };
 use pitcrew_prove::device::{Device as _, DeviceFacts};
+use pitcrew_prove::lane::Lane;
 use pitcrew_prove::pace::Pace;
 use pitcrew_prove::peers::{self, Peers};
 use pitcrew_prove::run::{self, Options, Outcomes, Place};
@@ -47,6 +48,7 @@ const UNKNOWN: Rates = Rates {
 pub(super) struct Imaginary {
     machine: Arc<Mutex<Machine>>,
     inventory: Inventory,
+    lane: Lane,
 }
 
 /// Opens a scenario, and says its name.
@@ -61,6 +63,7 @@ pub(super) fn open(name: &str) -> Result<(Imaginary, String), Error> {
     let imaginary = Imaginary {
         machine: Arc::new(Mutex::new(machine)),
         inventory,
+        lane: Lane::default(),
     };
     Ok((imaginary, name))
 }
@@ -292,6 +295,7 @@ impl Rack for Imaginary {
             Place {
                 device: &device,
                 pace: &device,
+                lane: &self.lane,
                 watch: &mut Watched::new(&self.machine, target, clock_mhz),
                 is_cancelled: ends.is_cancelled,
                 tell: ends.tell,

@@ -11,6 +11,7 @@ use pitcrew_core::proof::{Device, Driver, PeerPath, SetupError, SetupErrorCode};
 use pitcrew_host::libraries;
 use pitcrew_prove::cuda::{self, Gpu, Library};
 use pitcrew_prove::device::{self, DeviceFacts};
+use pitcrew_prove::lane::Lane;
 use pitcrew_prove::pace::Wall;
 use pitcrew_prove::peers::{self, Peers};
 use pitcrew_prove::run::{self, Options, Outcomes, Place};
@@ -33,6 +34,7 @@ pub(super) struct Machine {
     compiling: Arc<AtomicUsize>,
     /// When the time of the run began.
     begin: Instant,
+    lane: Lane,
 }
 
 impl Machine {
@@ -50,6 +52,7 @@ impl Machine {
             links: Vec::new(),
             ptx_alone,
             compiling: Arc::default(),
+            lane: Lane::default(),
             begin,
         })
     }
@@ -150,6 +153,7 @@ impl Rack for Machine {
             Place {
                 device: &device,
                 pace: &Wall::since(self.begin),
+                lane: &self.lane,
                 watch: &mut *watch,
                 is_cancelled: ends.is_cancelled,
                 tell: ends.tell,
