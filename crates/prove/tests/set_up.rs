@@ -203,7 +203,7 @@ const BLACKWELL: [&str; 4] = [
 fn untested_kernels_that_are_wrong_give_way_to_the_next() {
     // A driver that is too old for the PTX has the machine code.
     let gpu = Bed::new(false).gpu(&BLACKWELL).unwrap();
-    let choices = gpu.choices(Format::Int8, &Variant::ALL);
+    let choices = gpu.choices(Format::Int8, variants(Format::Int8));
     let refused: Vec<_> = choices.refused.iter().map(|refused| refused.variant).collect();
     assert_eq!(refused[..2], [Variant::Tcgen05, Variant::Wgmma], "{choices:?}");
     let reason = &choices.refused[0].reason;
@@ -224,7 +224,7 @@ fn untested_kernels_that_stop_the_context_are_blamed_for_it() {
     // 715 is an illegal instruction.
     let macros: Vec<&str> = BLACKWELL.into_iter().chain(["-DCU_QUERY=715"]).collect();
     let gpu = Bed::new(false).gpu(&macros).unwrap();
-    let choices = gpu.choices(Format::Bf16, &Variant::ALL);
+    let choices = gpu.choices(Format::Bf16, variants(Format::Bf16));
     assert!(choices.usable.is_empty());
     assert_eq!(choices.refused[0].variant, Variant::Tcgen05);
     let error = gpu.run(&[Work::Spin { nanoseconds: 1 }]).unwrap_err();

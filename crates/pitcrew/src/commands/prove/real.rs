@@ -41,7 +41,7 @@ impl Machine {
     /// Loads the driver, of which nobody has been told yet what it said of its GPUs: what the loader finds, or where the
     /// machine's root is another directory, what lies there.
     pub(super) fn load(root: &Path, ptx_alone: bool, begin: Instant) -> Result<Self, cuda::SetupError> {
-        let library = Arc::new(Library::open(library_below(root).as_deref(), Path::new("/dev"))?);
+        let library = Arc::new(Library::open(library_below(root).as_deref(), &root.join("dev"))?);
         let visible = (0..library.devices())
             .map(|ordinal| Gpu::facts_of(&library, ordinal))
             .collect::<Result<_, _>>()?;
