@@ -174,6 +174,21 @@ job() {
     kube delete job pitcrew-prove --wait=true >/dev/null 2>&1
 }
 
+# What the agent has proved by itself, as its object says.
+proven() { node kubectl get gpunodes -o "jsonpath={.items[0].status.conditions[?(@.type==\"Proven\")].$1}" 2>/dev/null; }
+is_proven() { [ "$(proven status)" = True ]; }
+
+by_agent() {
+    local name
+    name=$(node kubectl get gpunodes -o name)
+    show node kubectl patch "$name" --type=merge -p '{"spec": {"proof": {"profile": "smoke", "request": "now"}}}'
+    await 60 is_proven
+    verdict "GpuNode.spec.proof, by the agent" $? "$(proven reason): $(proven message)"
+    show node kubectl get "$name" -o yaml
+    allocatable nvidia.com/gpu "$gpus"
+    verdict "and the GPUs are given back" $? ""
+}
+
 pair() {
     if [ "$gpus" -lt 2 ]; then
         row "two GPUs in a pod" skipped "this machine has one"
@@ -192,6 +207,7 @@ run() {
     gpus=$(nvidia-smi -L | wc -l)
     node kubectl apply -f - <deploy/prove/00-namespace.yaml >>"$log" 2>&1
     node kubectl wait -n pitcrew-prove --for=create serviceaccount/default --timeout=30s >/dev/null 2>&1
+    node kubectl apply -f - <deploy/crds/gpunodes.pitcrew.dev.yaml >>"$log" 2>&1
     without_gpu
     start_agent
     if allocatable nvidia.com/gpu "$gpus"; then
@@ -199,6 +215,7 @@ run() {
         from_ptx
         deleted
         job
+        by_agent
         pair
         without_compiler
     fi
