@@ -21,6 +21,9 @@ pub(crate) fn read(device: Device<'_>) -> Answer<Vec<NvLink>> {
         .collect::<Vec<_>>();
     for link in &mut links {
         count(device, link)?;
+        if link.is_up {
+            link.speed_mbs = speed(device, link.index)?;
+        }
     }
     by_fields(device, &mut links)?;
     Ok(links)
@@ -51,6 +54,17 @@ fn count(device: Device<'_>, link: &mut NvLink) -> Answer<()> {
     Ok(())
 }
 
+/// The speed of a link, asked for by itself: among other fields an H100's driver (580.159) calls it not supported.
+fn speed(device: Device<'_>, link: u32) -> Answer<Reading<u64>> {
+    let found = match fields::read_scoped(device, &[("NVML_FI_DEV_NVLINK_GET_SPEED", link)]) {
+        Err(Code::GPU_IS_LOST) => return Err(Code::GPU_IS_LOST),
+        found => found.unwrap_or_default(),
+    };
+    // No link is up at no speed: nobody has filled it in.
+    let mut found = found.into_iter().filter(|speed| *speed != Reading::Value(0));
+    Ok(found.next().unwrap_or(Reading::NotSupported))
+}
+
 /// A field of one link, and where its value goes if nothing is there yet.
 struct Wanted {
     name: String,
@@ -59,7 +73,7 @@ struct Wanted {
     place: fn(&mut NvLink) -> &mut Reading<u64>,
 }
 
-/// Speeds, and counters of GPUs that have them as fields only (Blackwell); all in few calls.
+/// Speeds of drivers of old, and counters of GPUs that have them as fields only (Blackwell); all in few calls.
 fn by_fields(device: Device<'_>, links: &mut [NvLink]) -> Answer<()> {
     let mut wanted = Vec::new();
     for (at, link) in links.iter().enumerate() {
@@ -71,8 +85,7 @@ fn by_fields(device: Device<'_>, links: &mut [NvLink]) -> Answer<()> {
                 place,
             });
         };
-        if link.is_up {
-            want("GET_SPEED", link.index, |link| &mut link.speed_mbs);
+        if link.is_up && link.speed_mbs == Reading::NotSupported {
             if link.index < WITH_OWN_FIELD {
                 let own = format!("SPEED_MBPS_L{}", link.index);
                 want(&own, 0, |link| &mut link.speed_mbs);
@@ -101,7 +114,6 @@ fn by_fields(device: Device<'_>, links: &mut [NvLink]) -> Answer<()> {
         Err(_) => return Ok(()),
     };
     for (field, value) in wanted.iter().zip(found) {
-        // No link is up at no speed: nobody has filled it in.
         let is_speed = field.name.contains("SPEED");
         let place = (field.place)(&mut links[field.link]);
         if *place == Reading::NotSupported && !(is_speed && value == Reading::Value(0)) {

@@ -27,7 +27,7 @@ pub fn judge(mut evidence: Evidence, thresholds: &Thresholds) -> Report {
         setup(device.setup_error.as_ref(), &mut found);
         corruption::of_device(device, &mut found);
         hardware::of_device(device, evidence.run.share, thresholds, &mut found);
-        nvlinks::of_device(device, thresholds, &mut found);
+        nvlinks::of_device(device, evidence.run.seconds, thresholds, &mut found);
         environment::of_device(device, &mut found);
         figures::of_device(index, device, thresholds, &mut found);
         completeness(device, &evidence, &mut found);

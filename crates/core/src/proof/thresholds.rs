@@ -51,7 +51,7 @@ pub struct Thresholds {
     pub sm: f64,
     /// PCIe packets sent again in one run that are nothing special.
     pub pcie_replays: u64,
-    /// Wrong checksums on one NVLink in one run that are nothing special.
+    /// Wrong checksums on one NVLink that are nothing special, in each minute of a run.
     pub nvlink_crc: u64,
     /// What cards reach, instead of what the catalogue says.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -9,7 +9,8 @@ use crate::proof::{Counters, DeviceEvidence, LinkState, ReasonCode, Verdict};
 /// Most links that a sentence names.
 const NAMED: usize = 6;
 
-pub(super) fn of_device(device: &DeviceEvidence, thresholds: &Thresholds, found: &mut Found) {
+/// `seconds`: of the run.
+pub(super) fn of_device(device: &DeviceEvidence, seconds: f64, thresholds: &Thresholds, found: &mut Found) {
     let (before, after) = (&device.before, &device.after);
     if after.nvlinks.is_empty() || before.nvlinks.is_empty() {
         all_together(before, after, found);
@@ -18,7 +19,11 @@ pub(super) fn of_device(device: &DeviceEvidence, thresholds: &Thresholds, found:
     went_down(before, after, found);
     missing(device, found);
     slow(device, found);
-    errors(before, after, thresholds, found);
+    // Links that are well count some, also while nothing goes over them: 45 in a minute, two H100s' worst.
+    let minutes = (seconds / 60.0).max(1.0);
+    #[expect(clippy::cast_precision_loss, reason = "a border")]
+    let most = thresholds.nvlink_crc as f64 * minutes;
+    errors(before, after, most, found);
 }
 
 /// Where only sums are known.
@@ -105,7 +110,7 @@ fn slow(device: &DeviceEvidence, found: &mut Found) {
     found.add(Verdict::Warn, ReasonCode::NvLink, text);
 }
 
-fn errors(before: &Counters, after: &Counters, thresholds: &Thresholds, found: &mut Found) {
+fn errors(before: &Counters, after: &Counters, most: f64, found: &mut Found) {
     for now in &after.nvlinks {
         let Some(then) = of(before, now.index) else {
             continue;
@@ -114,7 +119,8 @@ fn errors(before: &Counters, after: &Counters, thresholds: &Thresholds, found: &
         let crc = grown(|link| link.crc_flit).saturating_add(grown(|link| link.crc_data));
         let (replays, recoveries) = (grown(|link| link.replays), grown(|link| link.recoveries));
         let mut parts = Vec::new();
-        if crc > thresholds.nvlink_crc {
+        #[expect(clippy::cast_precision_loss, reason = "a count, against a border")]
+        if crc as f64 > most {
             parts.push(format!("{crc} wrong checksums"));
         }
         if replays > 0 {
@@ -175,6 +181,18 @@ mod tests {
         assert_eq!(told(none), (Verdict::Pass, Vec::new()));
         // A hundred wrong checksums are nothing special.
         assert_eq!(told(|_, after| after[3].crc_flit = Some(110)).0, Verdict::Pass);
+    }
+
+    #[test]
+    fn wrong_checksums_are_held_against_the_time_in_which_they_were_counted() {
+        for (seconds, verdict) in [(60.0, Verdict::Warn), (300.0, Verdict::Pass)] {
+            let mut evidence = evidence();
+            evidence.run.seconds = seconds;
+            let device = &mut evidence.devices[0];
+            (device.before.nvlinks, device.after.nvlinks) = (links(), links());
+            device.after.nvlinks[3].crc_data = Some(130);
+            assert_eq!(report(evidence).verdict, verdict, "{seconds}");
+        }
     }
 
     #[test]
