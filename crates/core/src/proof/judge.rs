@@ -112,9 +112,22 @@ fn setup(error: Option<&SetupError>, found: &mut Found) {
 
 /// Is as much tested as was asked for? What is not must never look as if it had passed.
 fn completeness(device: &DeviceEvidence, evidence: &Evidence, found: &mut Found) {
+    let mut told: Vec<&str> = Vec::new();
     for phase in &device.phases {
         let title = phase.title();
         found.phase = Some(title.clone());
+        if let Some(why) = why_not_tested(phase) {
+            let alike = device
+                .phases
+                .iter()
+                .filter(|other| why_not_tested(other) == Some(why));
+            if !told.contains(&why) {
+                let text = not_tested(&alike.map(Phase::title).collect::<Vec<_>>(), why);
+                found.add(Verdict::Warn, ReasonCode::NotTested, text);
+                told.push(why);
+            }
+            continue;
+        }
         let nothing = (!has_verified(phase)).then_some("verified nothing");
         tested(&title, &phase.outcome, nothing, found);
     }
@@ -176,6 +189,31 @@ fn tested(title: &str, outcome: &Outcome, nothing: Option<&str>, found: &mut Fou
             }
         }
         Outcome::Skipped { .. } | Outcome::Interrupted => {}
+    }
+}
+
+/// Why a phase that should be tested was not.
+fn why_not_tested(phase: &Phase) -> Option<&str> {
+    match &phase.outcome {
+        Outcome::Skipped {
+            skip: Skip::NotTested,
+            why,
+        } => Some(why),
+        _ => None,
+    }
+}
+
+/// Phases that were not tested for one reason: a few by name.
+fn not_tested(titles: &[String], why: &str) -> String {
+    const NAMED: usize = 4;
+    match titles {
+        [title] => format!("{title} was not tested: {why}"),
+        _ if titles.len() <= NAMED + 1 => format!("{} were not tested: {why}", titles.join(", ")),
+        _ => format!(
+            "{} and {} more were not tested: {why}",
+            titles[..NAMED].join(", "),
+            titles.len() - NAMED
+        ),
     }
 }
 

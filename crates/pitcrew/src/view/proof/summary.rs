@@ -239,9 +239,9 @@ fn findings(report: &Report, width: usize) -> String {
     out
 }
 
-/// Titles of phases that did not run on some GPU, each once, with the reason.
+/// Titles of phases that did not run on some GPU, each once, and behind those that have it in common the reason.
 fn untested(report: &Report) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
+    let mut found: Vec<(&str, Vec<String>)> = Vec::new();
     for phase in report.evidence.devices.iter().flat_map(|device| &device.phases) {
         if let Outcome::Skipped { skip, why } = &phase.outcome {
             let asked = if *skip == Skip::NotAsked {
@@ -249,13 +249,23 @@ fn untested(report: &Report) -> Vec<String> {
             } else {
                 why
             };
-            let text = format!("{} ({})", phase.title(), plain(asked));
-            if !found.contains(&text) {
-                found.push(text);
+            let at = found
+                .iter()
+                .position(|(why, _)| *why == asked)
+                .unwrap_or(found.len());
+            if at == found.len() {
+                found.push((asked, Vec::new()));
+            }
+            let titles = &mut found[at].1;
+            let title = phase.title();
+            if !titles.contains(&title) {
+                titles.push(title);
             }
         }
     }
-    found
+    let told = found.into_iter();
+    told.map(|(why, titles)| format!("{} ({})", titles.join(", "), plain(why)))
+        .collect()
 }
 
 #[cfg(test)]
