@@ -269,7 +269,14 @@ pub(crate) fn fill(time: Duration, each: Duration, most: usize) -> usize {
 pub(crate) fn choices(device: &dyn Device, format: Format, only: Option<Variant>) -> Choices {
     let all = kernels::variants(format);
     let Some(only) = only else {
-        return device.choices(format, all);
+        // Kernels that are for other GPUs are no better ones that failed, as long as there are others.
+        let capability = device.facts().compute_capability;
+        let is_for_it = |variant: &Variant| {
+            kernels::module(*variant, format, capability)
+                .is_none_or(|module| module.target.includes(capability))
+        };
+        let own: Vec<Variant> = all.iter().copied().filter(is_for_it).collect();
+        return device.choices(format, if own.is_empty() { all } else { &own });
     };
     let (wanted, others): (Vec<_>, Vec<_>) = all.iter().partition(|&&variant| variant == only);
     let mut choices = device.choices(format, &wanted);

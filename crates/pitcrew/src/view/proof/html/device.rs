@@ -42,7 +42,9 @@ fn body(report: &Report, index: usize) -> String {
     out.push_str(&bars::chart(report, index));
     out.push_str(&timeline::chart(report, index));
     out.push_str(&sm_map::maps(evidence));
-    out.push_str(&nvlinks::strip(evidence));
+    let reasons = report.judgement.reasons.iter();
+    let of_it = reasons.filter(|reason| reason.device == Some(index));
+    out.push_str(&nvlinks::strip(evidence, of_it));
     out.push_str(&tables::corruptions(evidence));
     out.push_str(&tables::phases(report, index));
     out.push_str(&tables::counters(evidence));

@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 
-use pitcrew_core::proof::{DeviceEvidence, LinkState};
+use pitcrew_core::proof::{DeviceEvidence, LinkState, Reason, ReasonCode};
 
 use super::super::links;
 
 /// Most links that are drawn; no GPU has as many.
 const DRAWN: usize = 72;
 
-pub(super) fn strip(device: &DeviceEvidence) -> String {
+/// `reasons`: those of this GPU. Links that are well count errors, too: what is too many was judged.
+pub(super) fn strip<'a>(device: &DeviceEvidence, reasons: impl Iterator<Item = &'a Reason>) -> String {
     let after = &device.after.nvlinks;
     if after.is_empty() {
         return String::new();
@@ -18,6 +19,10 @@ pub(super) fn strip(device: &DeviceEvidence) -> String {
         "<h3>NVLinks</h3>\n<p class=\"muted\">{} up, each one way.</p>\n<ol class=\"links\">\n",
         links(device).unwrap_or_default()
     );
+    let blamed: Vec<&str> = reasons
+        .filter(|reason| reason.code == ReasonCode::NvLink)
+        .map(|reason| reason.text.as_str())
+        .collect();
     for link in after.iter().take(DRAWN) {
         let before = device
             .before
@@ -28,8 +33,14 @@ pub(super) fn strip(device: &DeviceEvidence) -> String {
         let (tone, word) = match (link.up, grown) {
             (false, _) if before.is_some_and(|before| before.up) => ("bad", "went down".to_owned()),
             (false, _) => ("unrated", "down".to_owned()),
-            (true, 0) => ("good", "up".to_owned()),
-            (true, errors) => ("low", format!("{errors} errors")),
+            (true, errors) => {
+                let name = format!("NVLink {}:", link.index);
+                if blamed.iter().any(|text| text.starts_with(&name)) {
+                    ("low", format!("{errors} errors"))
+                } else {
+                    ("good", "up".to_owned())
+                }
+            }
         };
         let _ = writeln!(
             out,
