@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pitcrew_core::proof::{Bits, Corruption, CorruptionClass, Sample, XidEvent};
 
@@ -21,6 +21,8 @@ use crate::verify::records::MarchError;
 const FALLEN_OFF: u32 = 79;
 /// A batch takes about so long: short enough to be cancelled in time, long enough to be timed.
 pub(crate) const BATCH: Duration = Duration::from_millis(120);
+/// How long the way to the host is waited for: longer than a GPU that hangs is, and all others need.
+const LANE: Duration = Duration::from_secs(10);
 /// Samples that are kept: more than an hour at five a second. Then every second one goes.
 const MOST_SAMPLES: usize = 20_000;
 /// Corruptions of one phase that are told one by one.
@@ -87,11 +89,11 @@ impl Bench<'_> {
         Ok(times)
     }
 
-    /// Does work while no other GPU of the run uses the way to the host.
+    /// Does work while no other GPU of the run uses the way to the host. One that hangs on it is not waited for.
     pub(crate) fn in_lane<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Stop>) -> Result<T, Stop> {
         let turn = self.lane.queue();
-        while !turn.wait(BATCH) {
-            (self.tell)(Progress::Waits);
+        let begin = Instant::now();
+        while begin.elapsed() < LANE && !turn.wait(BATCH) {
             self.look_round()?;
         }
         work(self)
@@ -112,6 +114,7 @@ impl Bench<'_> {
 
     /// Takes what the driver has said, and ends where that is wanted.
     pub(crate) fn look_round(&mut self) -> Result<(), Stop> {
+        (self.tell)(Progress::Goes);
         let elapsed = self.pace.elapsed();
         for mut sample in self.watch.samples(elapsed) {
             sample.tflops = self.tflops;

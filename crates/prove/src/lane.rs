@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     #[test]
     fn one_at_a_time_has_the_lane_in_the_order_of_coming() {

@@ -25,8 +25,8 @@ pub enum Progress {
     Loads(Format),
     /// Nothing to see, but it goes on: the CPU computes what must come out.
     Computes,
-    /// Nothing to see, but it goes on: another GPU has the way to the host.
-    Waits,
+    /// Nothing to see, but it goes on.
+    Goes,
     /// What was compared so far in the whole run.
     Checked {
         /// Results of arithmetic.

@@ -11,6 +11,8 @@ mod figures;
 mod hardware;
 mod nvlinks;
 
+use std::collections::BTreeSet;
+
 use super::samples;
 use super::thresholds::Thresholds;
 use super::{
@@ -160,7 +162,29 @@ fn title_of(evidence: &Evidence, index: usize) -> String {
 
 /// Copies between GPUs that did not end, or that nobody compared.
 fn completeness_of_peers(evidence: &Evidence, found: &mut Found) {
-    for path in &evidence.peers {
+    for index in 0..evidence.devices.len() {
+        let failed = evidence.peers.iter().filter_map(|path| match &path.outcome {
+            Outcome::Failed { why } if path.from == index => Some((path.to, why)),
+            Outcome::Failed { why } if path.to == index => Some((path.from, why)),
+            _ => None,
+        });
+        let failed: Vec<(usize, &String)> = failed.collect();
+        let Some((_, why)) = failed.first() else { continue };
+        let others: BTreeSet<usize> = failed.iter().map(|(other, _)| *other).collect();
+        let others: Vec<String> = others
+            .into_iter()
+            .map(|other| title_of(evidence, other))
+            .collect();
+        found.device = Some(index);
+        let text = format!("copies from or to {} could not end: {why}", others.join(", "));
+        found.add(Verdict::ErrorSetup, ReasonCode::PhaseFailed, text);
+    }
+    found.device = None;
+    for path in evidence
+        .peers
+        .iter()
+        .filter(|path| !matches!(path.outcome, Outcome::Failed { .. }))
+    {
         let [from, to] = [path.from, path.to].map(|index| title_of(evidence, index));
         let title = format!("the copy from {from} to {to}");
         let nothing = (path.verified_bytes == 0).then_some("nothing was compared");

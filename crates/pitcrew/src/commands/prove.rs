@@ -61,25 +61,26 @@ pub(crate) fn hand_over(report: &Report, views: &ProveViewArgs, global: &GlobalA
     Ok(())
 }
 
-/// Prints a report as it was asked for, and writes it to the files that were.
+/// Prints a report as it was asked for, and writes it to the files that were: to all of them, also where one can't be
+/// written.
 pub(crate) fn write(report: &Report, views: &ProveViewArgs, output: &mut Output<'_>) -> Result<(), Error> {
-    match output.format() {
-        Format::Table => output.text(&view::summary(report, output.width()))?,
-        Format::Json | Format::Yaml => output.document(report)?,
-    }
+    let mut written = vec![match output.format() {
+        Format::Table => output.text(&view::summary(report, output.width())),
+        Format::Json | Format::Yaml => output.document(report),
+    }];
     if let Some(path) = &views.html {
-        put(path, &view::html::page(report))?;
+        written.push(put(path, &view::html::page(report)));
     }
     if let Some(path) = &views.junit {
-        put(path, &view::junit::document(report))?;
+        written.push(put(path, &view::junit::document(report)));
     }
     if let Some(path) = &views.prometheus {
-        replace(path, &view::prometheus::text(report))?;
+        written.push(replace(path, &view::prometheus::text(report)));
     }
     if let Some(path) = &views.termination_log {
-        put(path, &view::termination::message(report))?;
+        written.push(put(path, &view::termination::message(report)));
     }
-    Ok(())
+    written.into_iter().collect()
 }
 
 fn merge(args: &ProveMergeArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {

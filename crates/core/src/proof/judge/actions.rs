@@ -1,6 +1,6 @@
 //! What to do about the reasons: a sentence for each kind of trouble, naming the GPUs.
 
-use crate::proof::{CorruptionClass, Evidence, Reason, ReasonCode, Verdict};
+use crate::proof::{CorruptionClass, DeviceEvidence, Evidence, Reason, ReasonCode, SetupErrorCode, Verdict};
 use crate::xid;
 
 const COMPARE: &str =
@@ -66,6 +66,7 @@ fn action(evidence: &Evidence, reason: &Reason) -> Option<String> {
             format!("Drain {gpu} and reset it (`nvidia-smi --gpu-reset`), then prove it again")
         }
         ReasonCode::RemapFailed => format!("Have {gpu}{which} replaced: its spare memory rows are used up"),
+        ReasonCode::Lost if hang(device, evidence).is_some() => hang(device, evidence)?.to_owned(),
         ReasonCode::Lost => {
             format!("Reboot the node; if {gpu} goes again, check power and seating, then replace it{which}")
         }
@@ -126,4 +127,11 @@ fn action(evidence: &Evidence, reason: &Reason) -> Option<String> {
         | ReasonCode::NothingVerified
         | ReasonCode::EccOff => return None,
     })
+}
+
+/// What is said to do about something that hangs: it is not lost yet.
+fn hang<'a>(device: Option<&'a DeviceEvidence>, evidence: &'a Evidence) -> Option<&'a str> {
+    let errors = device.map_or(&evidence.setup_error, |device| &device.setup_error);
+    let hang = errors.iter().find(|error| error.code == SetupErrorCode::Hang)?;
+    hang.fix.as_deref()
 }

@@ -671,3 +671,33 @@ fn what_was_measured_on_an_h100_is_good() {
         slow.judgement.figures
     );
 }
+
+#[test]
+fn gpus_between_which_copies_failed_have_not_passed() {
+    let mut evidence = evidence();
+    evidence.devices.extend([h100(1), h100(2)]);
+    let path = |from, to, outcome| PeerPath {
+        from,
+        to,
+        route: PeerRoute::NvLink,
+        outcome,
+        rate: None,
+        both_ways: None,
+        verified_bytes: 1 << 28,
+        corruption_count: 0,
+        corruptions: Vec::new(),
+    };
+    let why = "they hang".to_owned();
+    evidence.peers = vec![
+        path(0, 1, Outcome::Failed { why }),
+        path(1, 0, Outcome::Ran),
+        path(0, 2, Outcome::Ran),
+    ];
+    let report = report(evidence);
+    let verdicts = [Verdict::ErrorSetup, Verdict::ErrorSetup, Verdict::Pass];
+    assert_eq!(report.judgement.verdicts, verdicts);
+    assert_eq!(
+        report.judgement.reasons[0].text,
+        "copies from or to GPU 1 could not end: they hang"
+    );
+}

@@ -15,7 +15,7 @@ use pitcrew_host::{HostRoots, Roots};
 
 use super::holders;
 use super::imaginary;
-use super::rack::{Rack, Target, choose, own};
+use super::rack::{Rack, Target, choose, choose_unseen, own};
 use super::real::{self, Machine};
 use super::watcher::{Seen, Watcher};
 use crate::driver;
@@ -174,7 +174,7 @@ fn of_machine(
         let targets = machine.shown(choose(inventory, gpus, share)?);
         (machine, targets)
     } else {
-        let targets = machine.targets();
+        let targets = choose_unseen(machine.targets(), gpus, share)?;
         (machine, targets)
     };
     let targets = targets.into_iter().map(|mut target| {

@@ -107,9 +107,10 @@ pub(super) fn run(
         Some(_) => imaginary_seconds(&evidence),
     };
     let report = proof::judge(evidence, &thresholds);
-    // First, as who reads the output may be gone.
-    super::hand_over(&report, &args.views, global)?;
+    // First, as who reads the output may be gone; and what is wrong with one doesn't keep the other back.
+    let handed = super::hand_over(&report, &args.views, global);
     super::write(&report, &args.views, output)?;
+    handed?;
     // Only now: to let go of the driver takes its time.
     drop(start);
     Ok(super::exit_status(report.verdict, args.strict))
@@ -209,6 +210,14 @@ fn prove(
         evidence.devices.push(device);
     }
     evidence.peers = peers(prepared, options, stop, evidence, output)?;
+    if !evidence.peers.is_empty() {
+        // What happened on the way between GPUs counts, too.
+        let after = prepared.rack.after(&prepared.targets);
+        for (device, (counters, xids)) in evidence.devices.iter_mut().zip(after) {
+            device.after = counters;
+            device.xids.extend(xids);
+        }
+    }
     Ok(())
 }
 
@@ -221,7 +230,8 @@ fn with_time(prepared: &Prepared, options: &Options, total: Duration) -> Options
     };
     let time = match prepared.scenario {
         Some(_) => options.time,
-        None => Some(total.saturating_sub(END + peers)),
+        // Many GPUs have many ways between them: then these come on top.
+        None => Some(total.saturating_sub(END + peers).max(total / 2)),
     };
     Options {
         time,
@@ -406,22 +416,29 @@ fn peers(
                 }
                 return Ok(paths);
             }
-            Ok(Err(error)) => return Ok(untested(&usable, &error.message)),
+            Ok(Err(error)) => return Ok(untested(&usable, &failed(&error.message))),
             Err(RecvTimeoutError::Disconnected) => {
-                return Ok(untested(&usable, "the thread that copied has failed"));
+                return Ok(untested(&usable, &failed("the thread that copied has failed")));
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
         let is_stopped =
             stop.load(Ordering::Relaxed) && stopped.get_or_insert_with(Instant::now).elapsed() > FAREWELL;
-        if is_stopped || Instant::now() > end {
-            return Ok(untested(&usable, "copies between the GPUs did not end"));
+        if is_stopped {
+            return Ok(untested(&usable, &proof::Outcome::Interrupted));
+        }
+        if Instant::now() > end {
+            return Ok(untested(&usable, &failed("they hang")));
         }
     }
 }
 
+fn failed(why: &str) -> proof::Outcome {
+    proof::Outcome::Failed { why: why.to_owned() }
+}
+
 /// Paths that began and of which nothing is known.
-fn untested(usable: &[usize], why: &str) -> Vec<PeerPath> {
+fn untested(usable: &[usize], outcome: &proof::Outcome) -> Vec<PeerPath> {
     let pairs = usable
         .iter()
         .flat_map(|&from| usable.iter().map(move |&to| (from, to)));
@@ -431,7 +448,7 @@ fn untested(usable: &[usize], why: &str) -> Vec<PeerPath> {
             from,
             to,
             route: proof::PeerRoute::Unknown,
-            outcome: proof::Outcome::Failed { why: why.to_owned() },
+            outcome: outcome.clone(),
             rate: None,
             both_ways: None,
             verified_bytes: 0,

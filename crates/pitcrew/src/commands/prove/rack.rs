@@ -7,7 +7,9 @@ use pitcrew_core::gpu::{GpuProcess, GpuReadings, ProcessKind};
 use pitcrew_core::inventory::Link;
 use pitcrew_core::pci::PciAddress;
 use pitcrew_core::ports::HostFs;
-use pitcrew_core::proof::{Device, PeerPath, PeerRoute, Process, SetupError, SetupErrorCode, Unread};
+use pitcrew_core::proof::{
+    Counters, Device, PeerPath, PeerRoute, Process, SetupError, SetupErrorCode, Unread, XidEvent,
+};
 use pitcrew_core::{Gpu, Inventory, Reading};
 use pitcrew_host::pci::bound_driver;
 use pitcrew_prove::progress::Progress;
@@ -51,6 +53,11 @@ pub(super) trait Rack: Send + Sync {
     /// The last XID of a target, where somebody has heard of one.
     fn last_xid(&self, _target: &Target) -> Option<u32> {
         None
+    }
+
+    /// Counters and new XIDs of targets once all is done, where somebody watches; in the order of the targets.
+    fn after(&self, _targets: &[Target]) -> Vec<(Counters, Vec<XidEvent>)> {
+        Vec::new()
     }
 
     /// Copies between targets; indices in the paths are those of `targets`.
@@ -103,7 +110,25 @@ fn device_nodes(host: &dyn HostFs) -> usize {
 
 /// The targets among the GPUs of an inventory: those that were asked for, or all. With MIG on they are its devices.
 pub(super) fn choose(inventory: &Inventory, wanted: &[String], share: bool) -> Result<Vec<Target>, Error> {
-    let all: Vec<Target> = inventory.gpus.iter().flat_map(|gpu| of_gpu(gpu, share)).collect();
+    select(
+        inventory.gpus.iter().flat_map(|gpu| of_gpu(gpu, share)).collect(),
+        wanted,
+    )
+}
+
+/// The same of targets of which the management library has said nothing.
+pub(super) fn choose_unseen(all: Vec<Target>, wanted: &[String], share: bool) -> Result<Vec<Target>, Error> {
+    let mut chosen = select(all, wanted)?;
+    for target in chosen.iter_mut().filter(|_| !share) {
+        target.setup_error = Some(users_unknown(
+            &target.device,
+            "the management library does not answer",
+        ));
+    }
+    Ok(chosen)
+}
+
+fn select(all: Vec<Target>, wanted: &[String]) -> Result<Vec<Target>, Error> {
     if wanted.is_empty() {
         return Ok(all);
     }
@@ -225,7 +250,11 @@ fn not_told(device: &Device, readings: &GpuReadings) -> Option<SetupError> {
         Reading::NotSupported => "the driver does not list them",
         Reading::Failed(why) => why,
     };
-    Some(SetupError {
+    Some(users_unknown(device, why))
+}
+
+fn users_unknown(device: &Device, why: &str) -> SetupError {
+    SetupError {
         code: SetupErrorCode::InUse,
         message: format!(
             "whether other processes use {} can't be told: {why}",
@@ -233,7 +262,7 @@ fn not_told(device: &Device, readings: &GpuReadings) -> Option<SetupError> {
         ),
         fix: Some("if none does, test it with `--share`".to_owned()),
         cuda_error: None,
-    })
+    }
 }
 
 /// A GPU that computes for somebody is not disturbed. One that only draws is shared, and the report says so.

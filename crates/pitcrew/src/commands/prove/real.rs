@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pitcrew_core::Inventory;
 use pitcrew_core::inventory::Link;
-use pitcrew_core::proof::{Device, Driver, PeerPath, SetupError, SetupErrorCode};
+use pitcrew_core::proof::{Counters, Device, Driver, PeerPath, SetupError, SetupErrorCode, XidEvent};
 use pitcrew_host::libraries;
 use pitcrew_prove::cuda::{self, Gpu, Library};
 use pitcrew_prove::device::{self, DeviceFacts};
@@ -164,6 +164,20 @@ impl Rack for Machine {
 
     fn is_compiling(&self) -> bool {
         self.compiling.load(Ordering::Relaxed) > 0
+    }
+
+    fn after(&self, targets: &[Target]) -> Vec<(Counters, Vec<XidEvent>)> {
+        let Some(seen) = &self.seen else { return Vec::new() };
+        seen.wait_for_next();
+        let elapsed = self.begin.elapsed();
+        let of_one = |target: &Target| {
+            let mut one = OfOne {
+                seen: Arc::clone(seen),
+                uuid: target.gpu_uuid.clone(),
+            };
+            (one.seen_counters(), one.xids(elapsed))
+        };
+        targets.iter().map(of_one).collect()
     }
 
     fn last_xid(&self, target: &Target) -> Option<u32> {

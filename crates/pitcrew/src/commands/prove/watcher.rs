@@ -20,7 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(160);
 /// A look that takes longer is one that didn't come.
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How long the last counters are waited for.
-const LAST: Duration = Duration::from_secs(1);
+const LAST: Duration = Duration::from_secs(2);
 
 /// What was seen and not yet taken, by UUID of the GPU.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ struct OfGpu {
     /// What the driver says instead of answering.
     lost: Option<String>,
     counters: Counters,
+    /// As they were read last: not at every look.
+    links: Vec<NvLink>,
 }
 
 impl State {
@@ -103,13 +105,13 @@ impl Seen {
     }
 
     /// Waits for a look that has not begun yet.
-    fn wait_for_next(&self, patience: Duration) {
+    pub(super) fn wait_for_next(&self) {
         let mut state = self.lock();
         let next = state.begun + 1;
         state.is_wanted = true;
         self.changed.notify_all();
         let is_to_come = |state: &mut State| state.ended < next;
-        drop(self.changed.wait_timeout_while(state, patience, is_to_come));
+        drop(self.changed.wait_timeout_while(state, LAST, is_to_come));
     }
 
     /// Takes in a look, and the links that were read with it.
@@ -127,8 +129,10 @@ impl Seen {
             };
             let of = state.of.entry(uuid.clone()).or_default();
             of.address = address;
-            let links = links.get(uuid).map_or(&[][..], Vec::as_slice);
-            of.counters = Counters::of(&gpu.readings).with_links(links);
+            if let Some(links) = links.get(uuid) {
+                of.links.clone_from(links);
+            }
+            of.counters = Counters::of(&gpu.readings).with_links(&of.links);
             of.samples.push(Sample::of(&gpu.readings, at_s));
         }
     }
@@ -209,6 +213,13 @@ pub(super) struct OfOne {
 }
 
 impl OfOne {
+    /// The counters of the last look.
+    pub(super) fn seen_counters(&self) -> Counters {
+        let state = self.seen.lock();
+        let of = state.of.get(&self.uuid);
+        of.map(|of| of.counters.clone()).unwrap_or_default()
+    }
+
     /// How much later the time of the run began than that of the watch.
     fn offset(&self, elapsed: Duration) -> f64 {
         (self.seen.begin.elapsed().saturating_sub(elapsed)).as_secs_f64()
@@ -217,13 +228,8 @@ impl OfOne {
 
 impl Watch for OfOne {
     fn counters(&mut self) -> Counters {
-        self.seen.wait_for_next(LAST);
-        let state = self.seen.lock();
-        state
-            .of
-            .get(&self.uuid)
-            .map(|of| of.counters.clone())
-            .unwrap_or_default()
+        self.seen.wait_for_next();
+        self.seen_counters()
     }
 
     fn samples(&mut self, elapsed: Duration) -> Vec<Sample> {
