@@ -65,39 +65,55 @@ impl Attempt {
     ///
     /// What is withheld when it ends is given back by whoever takes the outcome in.
     pub(super) async fn run(self) -> Outcome {
+        let mut stop = self.stop.clone();
+        let free = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => {
+                return Outcome {
+                    words: "it was called off".to_owned(),
+                    cut_short: true,
+                    ..Outcome::default()
+                };
+            }
+            free = self.free() => free,
+        };
+        match free {
+            Ok(gpus) => {
+                self.hold(&gpus, true);
+                self.prove(gpus).await
+            }
+            Err(words) => Outcome {
+                words,
+                ..Outcome::default()
+            },
+        }
+    }
+
+    /// Withholds the GPUs, and gives those that nobody has then; the reason where there is none.
+    async fn free(&self) -> Result<BTreeSet<String>, String> {
         let mut gpus: BTreeSet<String> = self.gpus.keys().cloned().collect();
         self.hold(&gpus, false);
         let mut plugin = self.plugin.clone();
         let told = plugin.wait_for(|status| is_told(&gpus, &self.resources, status));
         if !matches!(tokio::time::timeout(TOLD, told).await, Ok(Ok(_))) {
-            return Outcome {
-                words: format!(
-                    "the kubelet was not told within {} s that its GPUs are withheld",
-                    TOLD.as_secs()
-                ),
-                ..Outcome::default()
-            };
+            return Err(format!(
+                "the kubelet was not told within {} s that its GPUs are withheld",
+                TOLD.as_secs()
+            ));
         }
         // From here on every answer is refused. What was answered before is in the ledger until it is in the books.
         let lately = self.ledger.recent();
         let Some(books) = (self.books)().await else {
-            return Outcome {
-                words: "the kubelet does not say who holds its GPUs".to_owned(),
-                ..Outcome::default()
-            };
+            return Err("the kubelet does not say who holds its GPUs".to_owned());
         };
         let ids = books.iter().map(|holding| holding.id.as_str());
         let ids = ids.chain(lately.iter().map(|(_, id)| id.as_str()));
         let taken = held(&gpus, &self.inventory, ids);
         gpus.retain(|gpu| !taken.contains(gpu));
         if gpus.is_empty() {
-            return Outcome {
-                words: "a pod has taken it meanwhile".to_owned(),
-                ..Outcome::default()
-            };
+            return Err("a pod has taken it meanwhile".to_owned());
         }
-        self.hold(&gpus, true);
-        self.prove(gpus).await
+        Ok(gpus)
     }
 
     /// Tells the kubelet and everybody what is withheld from now on.

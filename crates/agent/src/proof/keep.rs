@@ -1,6 +1,7 @@
 //! The task that takes up reports, and has GPUs proved that are due.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -245,21 +246,22 @@ impl Keeper {
             // It doesn't change while anybody lives who could see it.
             let booted = is_first.then(|| boot_time(&*deps.host)).flatten();
             let mut found: Vec<Found> = Vec::new();
-            let names = place.open().and_then(|()| {
-                place.read(&seen, |new| {
-                    let taken = match new.report {
-                        Ok(report) => take(report, &expected).map_err(Why::Refused),
-                        Err(why) => Err(Why::Unread(why)),
-                    };
-                    found.push((new.name, new.stamp, taken));
-                })
+            let names = place.read(&seen, |new| {
+                let taken = match new.report {
+                    // A mistake of ours at one report, told by the panic's own message: the others count all the same.
+                    Ok(report) => catch_unwind(AssertUnwindSafe(|| take(report, &expected)))
+                        .unwrap_or(Err(Refused::Mistake))
+                        .map_err(Why::Refused),
+                    Err(why) => Err(Why::Unread(why)),
+                };
+                found.push((new.name, new.stamp, taken));
             });
             (booted, names, found)
         });
         let Ok((booted, names, found)) = looked.await else {
-            // A mistake in the reader of one report, told by the panic's own message: the others count all the same.
             self.complain(Some(
-                "a report could not be read, which is a mistake of pitcrew".to_owned(),
+                "reports could not be looked at, which is a mistake of pitcrew: those that were taken up before count"
+                    .to_owned(),
             ));
             self.has_looked = true;
             return;
@@ -306,16 +308,20 @@ impl Keeper {
                     taken_up.push(name);
                 }
                 Err(why) => {
-                    let why = match why {
-                        Why::Unread(why) => why,
+                    let (why, never_counts) = match why {
+                        Why::Unread(why) => (why, false),
                         Why::Refused(refused) => {
                             if let Refused::NothingTested(why) = &refused {
                                 self.nothing_tested = Some(why.clone());
                             }
-                            refused.to_string()
+                            (refused.to_string(), refused.is_for_good())
                         }
                     };
-                    let text = format!("the report `{DIR}/{name}` counts for nothing: {why}");
+                    let mut text = format!("the report `{DIR}/{name}` counts for nothing: {why}");
+                    // Each attempt that fails at the same would leave one more.
+                    if never_counts && self.shelf.remove(&name).is_ok() {
+                        text.push_str("; it is removed");
+                    }
                     self.deps.tell(Topic::Proof, Level::Warning, text);
                 }
             }
@@ -333,9 +339,9 @@ impl Keeper {
             .cloned()
             .collect();
         for name in outlived {
-            self.shelf.remove(&name);
+            // What can't be removed is not read again either: that it was seen is forgotten when it is gone.
+            let _ = self.shelf.remove(&name);
             self.taken.remove(&name);
-            self.seen.remove(&name);
         }
     }
 

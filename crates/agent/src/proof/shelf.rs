@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -14,6 +15,8 @@ use pitcrew_core::proof::{self, MAX_BYTES, Report};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
+
+use crate::dir::Dir;
 
 /// Where reports are, on the host.
 pub const DIR: &str = "/var/lib/pitcrew/proofs";
@@ -23,8 +26,10 @@ const ENDING: &str = ".json";
 const REQUESTS: &str = ".requests.json";
 /// How names of files begin that are being written.
 const UNFINISHED: &str = ".new-";
-/// Most names that are looked at.
+/// Most reports that are looked at beside those that are known: the newest.
 const MOST: usize = 1_000;
+/// Longest text of which requests were answered, in bytes.
+const MAX_REQUESTS_BYTES: usize = 1 << 20;
 
 /// A file as it was when it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +60,7 @@ pub(super) struct New {
 /// The directory.
 #[derive(Debug, Clone)]
 pub(super) struct Shelf {
-    dir: PathBuf,
+    root: PathBuf,
 }
 
 /// The request that was answered last, and for which GPUs.
@@ -68,23 +73,22 @@ pub(super) struct Requests {
 impl Shelf {
     /// `root` is the host's root as the agent sees it.
     pub(super) fn new(root: &Path) -> Self {
-        Self { dir: below(root) }
+        Self {
+            root: root.to_owned(),
+        }
     }
 
-    /// Makes the directory, and looks whether it is ours alone.
-    pub(super) fn open(&self) -> io::Result<()> {
-        make(&self.dir)
-    }
-
-    /// Reads what is new, one file after the other, and hands each over before the next is read. Gives the names that there
-    /// are.
+    /// Reads what is new, one file after the other, the newest last, and hands each over before the next is read. Gives the
+    /// names that there are, of which those that are known never go because there are many.
     pub(super) fn read(
         &self,
         known: &BTreeMap<String, Stamp>,
         mut each: impl FnMut(New),
     ) -> io::Result<BTreeSet<String>> {
+        let dir = make(&self.root)?;
         let mut names = BTreeSet::new();
-        for entry in fs::read_dir(&self.dir)?.flatten().take(MOST) {
+        let mut newest = BTreeMap::new();
+        for entry in fs::read_dir(dir.path())?.flatten() {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
@@ -93,12 +97,23 @@ impl Shelf {
             }
             let Ok(metadata) = entry.metadata() else { continue };
             let stamp = Stamp::of(&metadata);
+            if known.contains_key(&name) {
+                names.insert(name.clone());
+            }
+            newest.insert((stamp.modified, name), stamp);
+            if newest.len() > MOST {
+                newest.pop_first();
+            }
+        }
+        for ((_, name), stamp) in newest {
             if known.get(&name) != Some(&stamp) {
-                let report = read(&self.dir.join(&name));
+                // A mistake of ours at one report, told by the panic's own message: the others count all the same.
+                let report = catch_unwind(AssertUnwindSafe(|| read(&dir.path().join(&name))));
+                let mistake = || Err("it could not be read, which is a mistake of pitcrew".to_owned());
                 each(New {
                     name: name.clone(),
                     stamp,
-                    report,
+                    report: report.unwrap_or_else(|_| mistake()),
                 });
             }
             names.insert(name);
@@ -106,20 +121,24 @@ impl Shelf {
         Ok(names)
     }
 
-    /// Takes a report away that others have outlived.
-    pub(super) fn remove(&self, name: &str) {
-        let _ = fs::remove_file(self.dir.join(name));
+    /// Takes a report away that others have outlived, or that never counts.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(open(&self.root)?.path().join(name))
     }
 
-    /// What was answered; nothing where nothing was written down.
+    /// What was answered; nothing where nothing was written down, or others could have written it.
     pub(super) fn requests(&self) -> Requests {
-        let text = fs::read(self.dir.join(REQUESTS)).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        let text = open(&self.root)
+            .map_err(|error| error.to_string())
+            .and_then(|dir| bytes(&dir.path().join(REQUESTS), MAX_REQUESTS_BYTES));
+        text.ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default()
     }
 
     pub(super) fn keep_requests(&self, requests: &Requests) -> io::Result<()> {
         let text = serde_json::to_string(requests)?;
-        put(&self.dir, REQUESTS, text.as_bytes())
+        put(&make(&self.root)?.path(), REQUESTS, text.as_bytes())
     }
 }
 
@@ -128,8 +147,8 @@ impl Shelf {
 /// # Errors
 /// Where the directory can't be made or written to, or isn't ours alone.
 pub fn hand_over(root: &Path, report: &Report) -> io::Result<PathBuf> {
-    let dir = below(root);
-    make(&dir)?;
+    let held = make(root)?;
+    let dir = held.path();
     let mut file = unfinished(&dir)?;
     let mut writer = io::BufWriter::new(file.as_file_mut());
     serde_json::to_writer(&mut writer, report)?;
@@ -142,7 +161,7 @@ pub fn hand_over(root: &Path, report: &Report) -> io::Result<PathBuf> {
         .unwrap_or_default();
     let name = format!("{}-{own}{ENDING}", report.evidence.run.started.0);
     file.persist(dir.join(&name))?;
-    Ok(dir.join(name))
+    Ok(root.join(DIR.trim_start_matches('/')).join(name))
 }
 
 /// What of proofs is on a host, to be taken away: files, then directories, as paths of the host.
@@ -151,13 +170,13 @@ pub fn hand_over(root: &Path, report: &Report) -> io::Result<PathBuf> {
 /// Where it can't be looked at.
 pub fn on_disk(root: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let on_host = Path::new(DIR);
-    let entries = match fs::read_dir(below(root)) {
-        Ok(entries) => entries,
+    let dir = match Dir::open(root, on_host) {
+        Ok(dir) => dir,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
         Err(error) => return Err(error),
     };
     let mut files = Vec::new();
-    for entry in entries {
+    for entry in fs::read_dir(dir.path())? {
         files.push(on_host.join(entry?.file_name()));
     }
     files.sort();
@@ -165,23 +184,24 @@ pub fn on_disk(root: &Path) -> io::Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     Ok((files, dirs))
 }
 
-fn below(root: &Path) -> PathBuf {
-    root.join(DIR.trim_start_matches('/'))
+/// Opens the directory, where it is ours alone.
+fn open(root: &Path) -> io::Result<Dir> {
+    let dir = Dir::open(root, Path::new(DIR))?;
+    is_ours(&fs::metadata(dir.path())?).map_err(io::Error::other)?;
+    Ok(dir)
 }
 
-fn make(dir: &Path) -> io::Result<()> {
-    if let Some(parent) = dir.parent() {
-        fs::create_dir_all(parent)?;
+/// As [`open`]; it is made where it is missing, for us alone to look into.
+fn make(root: &Path) -> io::Result<Dir> {
+    let path = Path::new(DIR);
+    if let (Some(above), Some(name)) = (path.parent(), path.file_name()) {
+        let above = Dir::make(root, above)?;
+        match DirBuilder::new().mode(0o700).create(above.path().join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
     }
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let metadata = fs::symlink_metadata(dir)?;
-    if !metadata.is_dir() {
-        return Err(io::Error::other("it is no directory"));
-    }
-    is_ours(&metadata).map_err(io::Error::other)
+    open(root)
 }
 
 fn is_ours(metadata: &Metadata) -> Result<(), String> {
@@ -196,6 +216,12 @@ fn is_ours(metadata: &Metadata) -> Result<(), String> {
 }
 
 fn read(path: &Path) -> Result<Report, String> {
+    let text = String::from_utf8(bytes(path, MAX_BYTES)?).map_err(|_| "it is no text in UTF-8".to_owned())?;
+    proof::parse(&text).map_err(|error| error.to_string())
+}
+
+/// What is in a plain file of ours; one byte more than `most` at most, by which it is seen that it is too long.
+fn bytes(path: &Path, most: usize) -> Result<Vec<u8>, String> {
     let failed = |error: io::Error| format!("it can't be read: {error}");
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = openat(CWD, path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
@@ -206,11 +232,10 @@ fn read(path: &Path) -> Result<Report, String> {
     }
     is_ours(&metadata)?;
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES as u64 + 1)
+    file.take(most as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    let text = String::from_utf8(bytes).map_err(|_| "it is no text in UTF-8".to_owned())?;
-    proof::parse(&text).map_err(|error| error.to_string())
+    Ok(bytes)
 }
 
 fn unfinished(dir: &Path) -> io::Result<NamedTempFile> {

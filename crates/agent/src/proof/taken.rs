@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pitcrew_core::proof::{Report, Thresholds, Timestamp, Verdict, judge};
+use pitcrew_core::proof::{DeviceEvidence, Report, Thresholds, Timestamp, Verdict, judge};
 
 use super::Proof;
 
@@ -62,6 +62,23 @@ pub enum Refused {
     /// Its GPUs are none of this node's.
     #[error("it is of {}, which this node has not", .0.join(", "))]
     OtherGpus(Vec<String>),
+    /// Judging it failed.
+    #[error("it could not be judged, which is a mistake of pitcrew")]
+    Mistake,
+}
+
+impl Refused {
+    /// True where it never counts here. GPUs come back, and clocks are set.
+    pub(super) fn is_for_good(&self) -> bool {
+        match self {
+            Self::Node { .. }
+            | Self::Imaginary(_)
+            | Self::Real
+            | Self::Planted(_)
+            | Self::NothingTested(_) => true,
+            Self::Future(_) | Self::OtherGpus(_) | Self::Mistake => false,
+        }
+    }
 }
 
 /// Judges a report anew and takes what it says of this node's GPUs.
@@ -133,14 +150,13 @@ fn proof(report: &Report, index: usize) -> Proof {
         sum.saturating_add(phase.verified_outputs)
             .saturating_add(phase.verified_bytes)
     });
-    // Actions name the GPUs that they are about, as a report may be of many.
-    let title = device.device.title();
-    let names = |action: &&String| {
-        let at = action.find(&title);
-        at.is_some_and(|at| !action[at + title.len()..].starts_with(|next: char| next.is_ascii_digit()))
-    };
-    let actions = &judgement.actions;
-    let action = actions.iter().find(names).or(actions.first());
+    let (all, actions) = (&evidence.devices, &judgement.actions);
+    let own = actions.iter().find(|action| is_about(action, device, all));
+    let action = own.or_else(|| {
+        // What another one's trouble asks for is no advice for this one.
+        let is_general = |action: &&String| !all.iter().any(|device| is_about(action, device, all));
+        actions.iter().find(is_general)
+    });
     Proof {
         verdict,
         profile: evidence.run.profile,
@@ -156,4 +172,29 @@ fn proof(report: &Report, index: usize) -> Proof {
         reason: speaks.map(|reason| reason.text.clone()),
         action: action.filter(|_| verdict != Verdict::Pass).cloned(),
     }
+}
+
+/// True where an action is about a device of the report. By UUID, where it names one: two MIG devices may have one title.
+fn is_about(action: &str, device: &DeviceEvidence, all: &[DeviceEvidence]) -> bool {
+    let names_uuid = |of: &DeviceEvidence| contains_whole(action, &of.device.uuid);
+    if all.iter().any(|of| names_uuid(of)) {
+        return names_uuid(device);
+    }
+    let fix = device.setup_error.as_ref().and_then(|error| error.fix.as_deref());
+    let address = device.device.pci_address.as_deref();
+    fix == Some(action)
+        || contains_whole(action, &device.device.title())
+        || contains_whole(action, &format!("nvidia-smi -i {}", device.device.index))
+        || address.is_some_and(|address| contains_whole(action, address))
+}
+
+/// True where a name is in a text and not merely the beginning or the end of another: `GPU 1` is not in `GPU 10`, nor in
+/// `GPU 1 MIG 1g.10gb`.
+pub(super) fn contains_whole(text: &str, name: &str) -> bool {
+    let goes_on = |letter: char| letter.is_alphanumeric() || "-+_".contains(letter);
+    !name.is_empty()
+        && text.match_indices(name).any(|(at, _)| {
+            let (before, after) = (&text[..at], &text[at + name.len()..]);
+            !before.ends_with(goes_on) && !after.starts_with(goes_on) && !after.starts_with(" MIG ")
+        })
 }

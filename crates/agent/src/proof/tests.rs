@@ -346,6 +346,76 @@ fn of_a_report_what_it_says_of_this_nodes_gpus_is_taken_with_the_advice_that_is_
 }
 
 #[test]
+fn advice_for_one_gpu_is_not_given_to_another() {
+    // Actions that name a GPU by its title, by its number for a tool, and by its slot.
+    let wrong = |evidence: &mut Evidence| {
+        for (index, device) in evidence.devices.iter_mut().enumerate() {
+            device.device.pci_address = Some(format!("0000:{index:02x}:00.0"));
+        }
+        evidence.devices[10].phases[2].corruption_count = 3;
+        for index in [1, 11] {
+            evidence.devices[index].phases[2].outcome = Outcome::Failed {
+                why: "a call failed".to_owned(),
+            };
+        }
+    };
+    let taken = take(report(wrong), &expected()).unwrap();
+    for (uuid, proof) in &taken.proofs {
+        assert_ne!(proof.verdict, Verdict::Pass, "{uuid}");
+        assert_eq!(proof.action, None, "{uuid}");
+    }
+    // What names no GPU is for all that are in trouble.
+    let stopped = |evidence: &mut Evidence| evidence.run.interrupted = Some("SIGTERM".to_owned());
+    let taken = take(report(stopped), &expected()).unwrap();
+    for (uuid, proof) in &taken.proofs {
+        assert_eq!(
+            proof.action.as_deref(),
+            Some("Run it again, to its end"),
+            "{uuid}"
+        );
+    }
+    // What mends one GPU's own trouble at the start is its own, whatever it names.
+    let held = |evidence: &mut Evidence| {
+        for (index, fix) in [(1, "delete pod a"), (11, "delete pod b")] {
+            evidence.devices[index].phases.clear();
+            evidence.devices[index].setup_error = Some(SetupError {
+                code: SetupErrorCode::InUse,
+                message: "a pod holds it".to_owned(),
+                fix: Some(fix.to_owned()),
+                cuda_error: None,
+            });
+        }
+    };
+    let taken = take(report(held), &expected()).unwrap();
+    let actions: Vec<&str> = taken
+        .proofs
+        .iter()
+        .filter_map(|(_, proof)| proof.action.as_deref())
+        .collect();
+    assert_eq!(actions, ["delete pod a", "delete pod b"]);
+}
+
+#[test]
+fn a_title_is_not_taken_for_one_that_it_begins_or_ends() {
+    let whole = super::taken::contains_whole;
+    assert!(whole("Drain GPU 1 and reset it", "GPU 1"));
+    assert!(whole("at GPU 1", "GPU 1") && whole("(GPU 1), now", "GPU 1"));
+    for text in [
+        "Drain GPU 10 and",
+        "Drain GPU 1 MIG 1g.10gb and",
+        "a vGPU 1 is",
+        "",
+    ] {
+        assert!(!whole(text, "GPU 1"), "{text}");
+    }
+    assert!(!whole("GPU 1 MIG 1g.10gb+me is", "GPU 1 MIG 1g.10gb"));
+    assert!(whole("GPU 1 MIG 1g.10gb is", "GPU 1 MIG 1g.10gb"));
+    assert!(whole("`nvidia-smi -i 1 -pl`", "nvidia-smi -i 1"));
+    assert!(!whole("`nvidia-smi -i 10 -pl`", "nvidia-smi -i 1"));
+    assert!(!whole("anything", ""));
+}
+
+#[test]
 fn a_report_is_judged_anew_and_what_it_says_of_itself_counts_for_nothing() {
     let mut lies = report(|evidence| evidence.devices[1].phases[2].corruption_count = 3);
     lies.verdict = Verdict::Pass;
@@ -441,7 +511,7 @@ fn what_others_could_have_written_is_not_read() {
     assert_eq!(why("bytes.json"), "it is no text in UTF-8");
 
     std::fs::set_permissions(dir, PermissionsExt::from_mode(0o777)).unwrap();
-    assert!(shelf.open().is_err());
+    assert!(shelf.read(&BTreeMap::new(), |_| {}).is_err());
     assert!(hand_over(root.path(), &report(|_| {})).is_err());
 }
 
@@ -464,6 +534,82 @@ fn a_report_that_was_read_is_not_read_again_until_it_is_another() {
     let mut count = 0;
     shelf.read(&seen, |_| count += 1).unwrap();
     assert_eq!(count, 1);
+}
+
+#[test]
+fn of_very_many_reports_the_newest_are_read_and_none_that_is_known_is_dropped() {
+    let root = tempfile::tempdir().unwrap();
+    let shelf = Shelf::new(root.path());
+    let path = hand_over(root.path(), &report(|_| {})).unwrap();
+    let good = path.file_name().unwrap().to_str().unwrap().to_owned();
+    let put_aged = |name: &str, age: u64| {
+        let file = std::fs::File::create(path.with_file_name(name)).unwrap();
+        let modified = std::time::SystemTime::now() - Duration::from_secs(age);
+        file.set_modified(modified).unwrap();
+    };
+    for index in 0..1_100 {
+        put_aged(&format!("old-{index}.json"), 10_000 - index);
+        put_aged(&format!("other-{index}.txt"), 0);
+    }
+    let mut seen = BTreeMap::new();
+    let mut order = Vec::new();
+    let names = shelf
+        .read(&seen.clone(), |new| {
+            order.push(new.name.clone());
+            seen.insert(new.name, new.stamp);
+        })
+        .unwrap();
+    assert_eq!((names.len(), order.len()), (1_000, 1_000));
+    assert_eq!(order.last(), Some(&good), "the newest last");
+    assert!(names.contains("old-1099.json") && !names.contains("old-100.json"));
+    // Known by now, and older than the thousand that come.
+    for index in 0..1_000 {
+        put_aged(&format!("new-{index}.json"), 0);
+    }
+    let mut count = 0;
+    let names = shelf.read(&seen, |_| count += 1).unwrap();
+    assert!(names.contains(&good));
+    assert!(seen.keys().all(|name| names.contains(name)));
+    assert_eq!((names.len(), count), (2_000, 1_000));
+}
+
+#[test]
+fn what_never_counts_is_told_from_what_may_count_later() {
+    let refused = |change: fn(&mut Evidence)| take(report(change), &expected()).unwrap_err();
+    assert!(refused(|evidence| evidence.devices.clear()).is_for_good());
+    assert!(refused(|evidence| evidence.node.name = "worker-2".to_owned()).is_for_good());
+    assert!(!refused(|evidence| evidence.run.started = Timestamp(NOW.0 + 61)).is_for_good());
+    assert!(!refused(|evidence| evidence.devices.truncate(1)).is_for_good());
+}
+
+#[test]
+fn links_are_followed_inside_the_hosts_root_and_requests_of_others_are_not_believed() {
+    let root = tempfile::tempdir().unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("var/lib")).unwrap();
+    // Absolute, as the host's owner would make it: the host's path, not ours.
+    let target = elsewhere.path().strip_prefix("/").unwrap();
+    std::fs::create_dir_all(root.path().join(target)).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), root.path().join("var/lib/pitcrew")).unwrap();
+    hand_over(root.path(), &report(|_| {})).unwrap();
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    let dir = root.path().join(target).join("proofs");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    assert_eq!(on_disk(root.path()).unwrap().0.len(), 1);
+
+    let shelf = Shelf::new(root.path());
+    let requests = Requests {
+        request: "today".to_owned(),
+        answered: BTreeSet::from(["GPU-1".to_owned()]),
+    };
+    shelf.keep_requests(&requests).unwrap();
+    assert_eq!(shelf.requests(), requests);
+    let file = dir.join(".requests.json");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).unwrap();
+    assert_eq!(shelf.requests(), Requests::default());
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o777)).unwrap();
+    assert_eq!(shelf.requests(), Requests::default());
 }
 
 #[test]
