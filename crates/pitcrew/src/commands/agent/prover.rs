@@ -138,11 +138,28 @@ struct Proof {
 }
 
 impl Proof {
+    /// Its number, which no other process has while it is there.
+    fn pid(&self) -> Option<Pid> {
+        let pid = match &self.child {
+            Some(child) => child.id(),
+            None => self.seen.map(|seen| seen.pid),
+        };
+        Pid::from_raw(i32::try_from(pid?).ok()?)
+    }
+
+    fn is_there(&mut self) -> bool {
+        let seen = self.seen;
+        match &mut self.child {
+            Some(child) => match child.try_wait() {
+                Ok(status) => status.is_none(),
+                Err(_) => seen.is_none_or(Seen::is_there),
+            },
+            None => seen.is_some_and(Seen::is_there),
+        }
+    }
+
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = self
-            .seen
-            .and_then(|seen| Pid::from_raw(i32::try_from(seen.pid).ok()?))
-        {
+        if let Some(pid) = self.pid() {
             // It may have ended already.
             let _ = kill_process_group(pid, signal);
         }
@@ -196,7 +213,7 @@ impl Proving for Proof {
     fn end(&mut self) -> BoxFuture<'_, bool> {
         async {
             for (signal, patience) in [(Signal::TERM, ASKED), (Signal::KILL, KILLED)] {
-                if self.seen.is_none_or(|seen| !seen.is_there()) {
+                if !self.is_there() {
                     break;
                 }
                 self.signal(signal);
@@ -204,7 +221,7 @@ impl Proving for Proof {
                     break;
                 }
             }
-            self.seen.is_none_or(|seen| !seen.is_there())
+            !self.is_there()
         }
         .boxed()
     }
@@ -290,6 +307,18 @@ mod tests {
         assert!(left[0].end().await);
         assert!(proof.wait().await.starts_with("it ended with signal: 15"));
         assert!(processes.left().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_proof_of_which_proc_says_nothing_is_ended_all_the_same() {
+        let processes = processes(&format!("unseen-{}", std::process::id()));
+        let mut proof = started(&processes.mark, "while :; do sleep 600; done");
+        let seen = proof.seen.take().unwrap();
+        assert!(proof.is_there());
+        assert!(proof.end().await);
+        assert!(!seen.is_there());
+        assert!(proof.end().await, "also a second time");
+        assert!(proof.wait().await.contains("signal: 15"));
     }
 
     #[tokio::test]

@@ -314,6 +314,11 @@ fn leaders(mark: &str, led_by: impl Fn(&Stat) -> u32) -> io::Result<Vec<Seen>> {
         if stat.is_dead || led_by(&stat) != pid {
             continue;
         }
+        // Whoever likes can set a variable: what we started runs as we do.
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        if !is_of(&status, rustix::process::geteuid().as_raw()) {
+            continue;
+        }
         // Not ours to read, or gone.
         let Ok(env) = std::fs::read(entry.path().join("environ")) else {
             continue;
@@ -328,9 +333,59 @@ fn leaders(mark: &str, led_by: impl Fn(&Stat) -> u32) -> io::Result<Vec<Seen>> {
     Ok(leaders)
 }
 
+/// True where a process runs as this user and as nobody else, from what `/proc/PID/status` says. The owner of `/proc/PID`
+/// would not do: it is root for all that can't be dumped, and the user for a program that root lends its rights to
+/// (`proc_pid_status(5)`).
+fn is_of(status: &str, user: u32) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let ids: Vec<&str> = line.unwrap_or_default().split_whitespace().collect();
+    ids.len() == 4 && ids.iter().all(|id| id.parse() == Ok(user))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_only_ours_where_it_runs_as_we_do_in_every_way() {
+        assert!(is_of("Name:\tx\nUid:\t0\t0\t0\t0\nGid:\t5\t5\t5\t5\n", 0));
+        for text in [
+            "Uid:\t1000\t1000\t1000\t1000\n",
+            "Uid:\t1000\t0\t0\t0\n",
+            "Uid:\t0\t0\t0\n",
+            "Gid:\t0\t0\t0\t0\n",
+            "Name:\tUid:\t0\t0\t0\t0\n",
+            "",
+        ] {
+            assert!(!is_of(text, 0), "{text}");
+        }
+        let own = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(is_of(&own, rustix::process::geteuid().as_raw()));
+    }
+
+    /// Only root can start a program as somebody else.
+    #[test]
+    fn what_another_user_marks_is_not_taken_for_ours() {
+        use std::os::unix::process::CommandExt as _;
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let name = format!("planted-{}", std::process::id());
+        let mark = format!("{MARK}={name}");
+        let started = |user: u32| {
+            let mut command = std::process::Command::new("/bin/sleep");
+            command.arg("600").env(MARK, &name).process_group(0).uid(user);
+            command.spawn().unwrap()
+        };
+        let (mut planted, mut own) = (started(65_534), started(0));
+        let found = groups(&mark).unwrap();
+        for child in [&mut planted, &mut own] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let found: Vec<u32> = found.iter().map(|seen| seen.pid).collect();
+        assert_eq!(found, [own.id()]);
+    }
 
     #[test]
     fn a_unit_is_named_after_its_service() {

@@ -32,11 +32,29 @@ pub(super) fn refuse(
     if books.held.is_none() && args.scenario.is_some() {
         return Ok(targets);
     }
-    let own = match &args.pod_name {
-        Some(name) => name.clone(),
-        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    };
-    Ok(judge(targets, &books, &own))
+    let own = args.pod_name.as_deref().map(|name| Pod {
+        namespace: args.pod_namespace.as_deref(),
+        name,
+    });
+    Ok(judge(targets, &books, own))
+}
+
+/// The pod that this runs in, by what it was told alone: on the node itself, and with `hostNetwork`, the host's name is the
+/// node's, which a pod of another namespace may have as well.
+#[derive(Debug, Clone, Copy)]
+struct Pod<'a> {
+    /// Where it is known.
+    namespace: Option<&'a str>,
+    name: &'a str,
+}
+
+impl Pod<'_> {
+    /// True for the holder `namespace/name`.
+    fn is(self, holder: &str) -> bool {
+        holder.split_once('/').is_some_and(|(namespace, name)| {
+            name == self.name && self.namespace.is_none_or(|own| own == namespace)
+        })
+    }
 }
 
 /// What pods hold; `None` where there is no kubelet.
@@ -53,7 +71,7 @@ fn ask(kubelet_dir: &Path, node: &str) -> Result<Option<Books>, Error> {
     Ok(Some(runtime.block_on(holders::of(kubelet_dir, node))))
 }
 
-fn judge(targets: Vec<Target>, books: &Books, own: &str) -> Vec<Target> {
+fn judge(targets: Vec<Target>, books: &Books, own: Option<Pod<'_>>) -> Vec<Target> {
     let judged = targets.into_iter().map(|mut target| {
         if target.setup_error.is_none() {
             target.setup_error = obstacle(&target, books, own);
@@ -63,7 +81,7 @@ fn judge(targets: Vec<Target>, books: &Books, own: &str) -> Vec<Target> {
     judged.collect()
 }
 
-fn obstacle(target: &Target, books: &Books, own: &str) -> Option<SetupError> {
+fn obstacle(target: &Target, books: &Books, own: Option<Pod<'_>>) -> Option<SetupError> {
     let title = target.device.title();
     let (message, fix) = match &books.held {
         None => {
@@ -72,14 +90,25 @@ fn obstacle(target: &Target, books: &Books, own: &str) -> Option<SetupError> {
             (format!("whether a pod holds {title} can't be told: {why}"), fix)
         }
         Some(held) => {
+            let mut others = held
+                .iter()
+                .filter(|holding| !own.is_some_and(|own| own.is(&holding.holder)));
             let is_its = |holding: &&Holding| {
                 let uuid = uuid_of(&holding.id);
-                let by_own = holding.holder.split_once('/').is_some_and(|(_, pod)| pod == own);
-                (uuid == target.device.uuid || uuid == target.gpu_uuid) && !by_own
+                uuid == target.device.uuid || uuid == target.gpu_uuid
             };
-            let holding = held.iter().find(is_its)?;
-            let fix = "delete the pod first, or test beside it with `--share`; its work gets slower then";
-            (format!("the pod `{}` holds {title}", holding.holder), fix)
+            if let Some(holding) = others.clone().find(is_its) {
+                let fix = "delete the pod first, or test beside it with `--share`; its work gets slower then";
+                (format!("the pod `{}` holds {title}", holding.holder), fix)
+            } else {
+                let holding = others.find(|holding| is_gpu(&holding.resource) && !has_uuid(&holding.id))?;
+                let fix = "delete the pod first; if it does not hold it, test it with `--share`";
+                let message = format!(
+                    "whether a pod holds {title} can't be told: the pod `{}` holds `{}` of {}, which is no UUID",
+                    holding.holder, holding.id, holding.resource
+                );
+                (message, fix)
+            }
         }
     };
     Some(SetupError {
@@ -87,6 +116,31 @@ fn obstacle(target: &Target, books: &Books, own: &str) -> Option<SetupError> {
         message,
         fix: Some(fix.to_owned()),
         cuda_error: None,
+    })
+}
+
+/// True for resources that are GPUs of NVIDIA's, whole, shared or cut up, whoever advertises them. NVIDIA's network adapters
+/// have the same domain.
+fn is_gpu(resource: &str) -> bool {
+    resource
+        .strip_prefix("nvidia.com/")
+        .is_some_and(|name| name.contains("gpu") || name.starts_with("mig-"))
+}
+
+/// True where an id says which GPU it is of: plugins that number GPUs (`nvidia0`), or make up names, don't.
+fn has_uuid(id: &str) -> bool {
+    let id = uuid_of(id);
+    let uuid = id.strip_prefix("MIG-GPU-").map_or_else(
+        || id.strip_prefix("GPU-").or_else(|| id.strip_prefix("MIG-")),
+        // As drivers before R470 write it: the GPU's, and the numbers of both instances.
+        |old| old.split_once('/').map(|(uuid, _)| uuid),
+    );
+    uuid.is_some_and(|uuid| {
+        let groups = uuid.split('-').map(str::len);
+        groups.eq([8, 4, 4, 4, 12])
+            && uuid
+                .chars()
+                .all(|digit| digit == '-' || digit.is_ascii_hexdigit())
     })
 }
 
@@ -123,26 +177,78 @@ mod tests {
     }
 
     fn refused(target: Target, books: &Books) -> Option<String> {
-        let judged = judge(vec![target], books, "prove-me");
+        refused_to(None, target, books)
+    }
+
+    fn refused_to(own: Option<Pod<'_>>, target: Target, books: &Books) -> Option<String> {
+        let judged = judge(vec![target], books, own);
         judged[0].setup_error.as_ref().map(|error| error.message.clone())
     }
 
+    const ONE: &str = "GPU-11111111-1111-1111-1111-111111111111";
+    const TWO: &str = "GPU-22222222-2222-2222-2222-222222222222";
+    const SLICE: &str = "MIG-11111111-1111-1111-1111-11111111111a";
+    const OTHER: &str = "MIG-11111111-1111-1111-1111-11111111111b";
+
     #[test]
-    fn what_a_pod_holds_is_refused_whole_or_in_part_and_its_own_gpu_is_not() {
-        let replica = held("GPU-1::3", "default/train");
+    fn what_a_pod_holds_is_refused_whole_or_in_part() {
+        let replica = held(&format!("{ONE}::3"), "default/train");
         assert_eq!(
-            refused(target("GPU-1", "GPU-1"), &replica).unwrap(),
+            refused(target(ONE, ONE), &replica).unwrap(),
             "the pod `default/train` holds GPU 0"
         );
-        assert_eq!(refused(target("GPU-2", "GPU-2"), &replica), None);
-        let slice = held("MIG-1", "default/train");
-        assert!(refused(target("MIG-1", "GPU-1"), &slice).is_some());
-        assert_eq!(refused(target("MIG-2", "GPU-1"), &slice), None);
-        assert!(refused(target("MIG-2", "GPU-1"), &held("GPU-1", "default/train")).is_some());
+        assert_eq!(refused(target(TWO, TWO), &replica), None);
+        let slice = held(SLICE, "default/train");
+        assert!(refused(target(SLICE, ONE), &slice).is_some());
+        assert_eq!(refused(target(OTHER, ONE), &slice), None);
+        assert!(refused(target(OTHER, ONE), &held(ONE, "default/train")).is_some());
+    }
+
+    #[test]
+    fn a_pod_is_ones_own_by_what_one_was_told_and_never_by_the_hosts_name() {
+        let pod = |namespace, name| Some(Pod { namespace, name });
+        let books = held(ONE, "default/prove-me");
+        let refused = |own| refused_to(own, target(ONE, ONE), &books).is_some();
+        assert!(!refused(pod(Some("default"), "prove-me")));
+        assert!(!refused(pod(None, "prove-me")));
+        assert!(refused(pod(Some("other"), "prove-me")));
+        assert!(refused(pod(Some("default"), "prove")));
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let books = held(ONE, &format!("default/{host}"));
+        assert!(refused_to(None, target(ONE, ONE), &books).is_some());
+    }
+
+    #[test]
+    fn of_an_id_that_is_no_uuid_nobody_can_tell_which_gpu_it_is() {
+        let numbered = held("nvidia0", "default/train");
         assert_eq!(
-            refused(target("GPU-1", "GPU-1"), &held("GPU-1", "default/prove-me")),
-            None
+            refused(target(ONE, ONE), &numbered).unwrap(),
+            "whether a pod holds GPU 0 can't be told: the pod `default/train` holds `nvidia0` of nvidia.com/gpu, which is \
+             no UUID"
         );
+        let own = Pod {
+            namespace: Some("default"),
+            name: "train",
+        };
+        assert_eq!(refused_to(Some(own), target(ONE, ONE), &numbered), None);
+        for id in ["0000:01:00.0", "GPU-0", &format!("{ONE}-7"), "MIG-", ""] {
+            assert!(
+                refused(target(TWO, TWO), &held(id, "default/train")).is_some(),
+                "{id}"
+            );
+        }
+        for id in [ONE, &format!("{ONE}::1-of-4"), SLICE, &format!("MIG-{ONE}/1/0")] {
+            assert_eq!(
+                refused(target(TWO, TWO), &held(id, "default/train")),
+                None,
+                "{id}"
+            );
+        }
+        for resource in ["nvidia.com/hostdev", "amd.com/gpu", "example.com/fpga"] {
+            let mut books = numbered.clone();
+            books.held.as_mut().unwrap()[0].resource = resource.to_owned();
+            assert_eq!(refused(target(ONE, ONE), &books), None, "{resource}");
+        }
     }
 
     #[test]
