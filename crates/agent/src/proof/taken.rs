@@ -177,7 +177,7 @@ fn proof(report: &Report, index: usize) -> Proof {
 /// True where an action is about a device of the report. By UUID, where it names one: two MIG devices may have one title.
 fn is_about(action: &str, device: &DeviceEvidence, all: &[DeviceEvidence]) -> bool {
     let names_uuid = |of: &DeviceEvidence| contains_whole(action, &of.device.uuid);
-    if all.iter().any(|of| names_uuid(of)) {
+    if all.iter().any(names_uuid) {
         return names_uuid(device);
     }
     let fix = device.setup_error.as_ref().and_then(|error| error.fix.as_deref());

@@ -47,7 +47,7 @@ async fn a_report_that_proves_nothing_is_told_and_removed_and_those_that_may_cou
     let of_another = put(of_node(|evidence| evidence.node.name = "another".to_owned()));
     let early = put(of_node(|evidence| evidence.run.started.0 += 3_600));
     let elsewhere = put(of_node(|evidence| {
-        evidence.devices[0].device.uuid = "GPU-0".to_owned()
+        evidence.devices[0].device.uuid = "GPU-0".to_owned();
     }));
     let good = put(of_node(|_| {}));
 
