@@ -98,7 +98,7 @@ async fn serve(
     for remark in overrides::remarks(args) {
         output.remark(&remark)?;
     }
-    let prover = prover::Processes::new(global, args.scenario.as_deref(), &settings.node);
+    let prover = prover::Processes::new(global, args.scenario.as_deref(), &settings);
     let deps = Deps {
         prover: Arc::new(prover),
         driver: Arc::new(driver::AgentDriver::open(global, args.scenario.as_deref())?),

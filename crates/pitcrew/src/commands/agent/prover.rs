@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use pitcrew_agent::Settings;
 use pitcrew_agent::deps::{ProofOrder, Prover, Proving};
 use pitcrew_cli::GlobalArgs;
 use pitcrew_core::proof::Profile;
@@ -40,18 +41,21 @@ pub(super) struct Processes {
     root: PathBuf,
     nvml: Option<PathBuf>,
     scenario: Option<String>,
+    /// The kubelet's, whose books both look at.
+    kubelet_dir: PathBuf,
     /// The mark of this node's proofs.
     mark: String,
 }
 
 impl Processes {
     /// Proofs of the GPUs that the agent itself has: this machine's, or a scenario's.
-    pub(super) fn new(global: &GlobalArgs, scenario: Option<&str>, node: &str) -> Self {
+    pub(super) fn new(global: &GlobalArgs, scenario: Option<&str>, settings: &Settings) -> Self {
         Self {
             root: global.root.clone(),
             nvml: global.nvml.clone(),
             scenario: scenario.map(str::to_owned),
-            mark: format!("{MARK}=proof-{node}"),
+            kubelet_dir: settings.kubelet_dir.clone(),
+            mark: format!("{MARK}=proof-{}", settings.node),
         }
     }
 
@@ -68,6 +72,7 @@ impl Processes {
         ]);
         command.args(["--node", &order.node, GPUS, &devices]);
         command.arg("--root").arg(&self.root);
+        command.arg("--kubelet-dir").arg(&self.kubelet_dir);
         if let Some(nvml) = &self.nvml {
             command.arg("--nvml").arg(nvml);
         }
@@ -285,8 +290,22 @@ mod tests {
             root: "/".into(),
             nvml: None,
             scenario: None,
+            kubelet_dir: "/var/lib/k0s/kubelet".into(),
             mark: format!("{MARK}=proof-{node}"),
         }
+    }
+
+    #[test]
+    fn a_proof_looks_at_the_books_of_the_agents_kubelet() {
+        let order = ProofOrder {
+            devices: vec!["GPU-1".to_owned()],
+            profile: Profile::Smoke,
+            node: "worker-1".to_owned(),
+        };
+        let command = processes("worker-1").command(&order);
+        let words: Vec<_> = command.as_std().get_args().collect();
+        let at = words.iter().position(|word| *word == "--kubelet-dir").unwrap();
+        assert_eq!(words[at + 1], "/var/lib/k0s/kubelet");
     }
 
     #[tokio::test]
