@@ -367,9 +367,9 @@ pub async fn taints_are_owned_as_one(cluster: Cluster) {
         .patch(&name, &by("one").force(), &node("pitcrew.dev/a"))
         .await
         .expect("made");
-    // A real controller manager taints a node that is not ready, once, and owns the list until it is applied again.
+    // A real controller manager taints a node that is not ready, now and again, and owns the list until it is applied anew.
     let mut status = None;
-    for _ in 0..3 {
+    for _ in 0..50 {
         nodes
             .patch(&name, &by("one").force(), &node("pitcrew.dev/a"))
             .await
