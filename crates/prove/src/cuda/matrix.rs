@@ -199,21 +199,14 @@ impl Gpu {
         job: &mut GemmArguments,
         tiles: u32,
     ) -> Result<(), DeviceError> {
-        let most = if gemm.ctas == 0 {
-            self.facts().sms
-        } else {
-            gemm.ctas
-        };
+        let most = self.staying_ctas(gemm);
         let pairs = (gemm.m / shape.tile_rows).is_multiple_of(2) && most >= 2;
         let (suffix, grid) = if pairs {
             ("", most.min(tiles) / 2 * 2)
         } else {
             ("_alone", most.min(tiles))
         };
-        let bytes = gemm.format.operand_bytes();
-        let row_bytes = u64::from(gemm.k) * bytes;
-        let mut a = self.tensor_map(job.a, row_bytes, gemm.m, 128)?;
-        let mut b = self.tensor_map(job.b, row_bytes, gemm.n, 128)?;
+        let [mut a, mut b] = self.operand_maps(gemm, job)?;
         let c_bytes = u64::from(gemm.n) * Output::of(gemm.format).bytes();
         let mut c = self.tensor_map(job.c, c_bytes, gemm.m, 64)?;
         let size = Size {
@@ -233,14 +226,8 @@ impl Gpu {
         job: &mut GemmArguments,
         tiles: u32,
     ) -> Result<(), DeviceError> {
-        let most = if gemm.ctas == 0 {
-            self.facts().sms
-        } else {
-            gemm.ctas
-        };
-        let row_bytes = u64::from(gemm.k) * gemm.format.operand_bytes();
-        let mut a = self.tensor_map(job.a, row_bytes, gemm.m, 128)?;
-        let mut b = self.tensor_map(job.b, row_bytes, gemm.n, 128)?;
+        let most = self.staying_ctas(gemm);
+        let [mut a, mut b] = self.operand_maps(gemm, job)?;
         let size = Size {
             grid: most.min(tiles),
             threads: shape.threads,
@@ -248,6 +235,24 @@ impl Gpu {
         };
         let function = self.matrix_kernel(gemm.variant, gemm.format, "gemm", "")?;
         self.start_function(stream, "gemm", function, &size, arguments![*job, a, b])
+    }
+
+    /// How many CTAs of a GEMM stay for all of its tiles: as many as were asked for, or one for each SM.
+    fn staying_ctas(&self, gemm: &Gemm) -> u32 {
+        if gemm.ctas == 0 {
+            self.facts().sms
+        } else {
+            gemm.ctas
+        }
+    }
+
+    /// Maps of A and B.
+    fn operand_maps(&self, gemm: &Gemm, job: &GemmArguments) -> Result<[TensorMap; 2], DeviceError> {
+        let row_bytes = u64::from(gemm.k) * gemm.format.operand_bytes();
+        Ok([
+            self.tensor_map(job.a, row_bytes, gemm.m, 128)?,
+            self.tensor_map(job.b, row_bytes, gemm.n, 128)?,
+        ])
     }
 
     /// A map of a matrix of `rows` rows of `row_bytes`, read in boxes of `box_rows` rows of 128 bytes, swizzled.
