@@ -134,14 +134,24 @@ async fn a_gpu_that_a_pod_holds_is_never_proved_and_follows_when_it_is_free() {
     bench.has(GPU, 8).await;
 }
 
-#[tokio::test]
-async fn what_is_being_proved_is_withheld_and_is_neither_sick_nor_does_the_node_lose_its_readiness() {
-    let bench = Bench::running("rtx3060", 1).await;
-    bench.node.prover().hold();
-    want(&bench, json!({"request": "now"})).await;
+async fn a_proof_runs(bench: &Bench) {
     bench
         .until("a proof runs", || !bench.node.prover().proving().is_empty())
         .await;
+}
+
+/// A node with one GPU, of which a proof runs that does not end by itself.
+async fn in_a_proof() -> Bench {
+    let bench = Bench::running("rtx3060", 1).await;
+    bench.node.prover().hold();
+    want(&bench, json!({"request": "now"})).await;
+    a_proof_runs(&bench).await;
+    bench
+}
+
+#[tokio::test]
+async fn what_is_being_proved_is_withheld_and_is_neither_sick_nor_does_the_node_lose_its_readiness() {
+    let bench = in_a_proof().await;
     bench.has(GPU, 0).await;
     let pod = Pod::new("default", "train").container("main", &[(GPU, 1)]);
     assert!(bench.node.kubelet().admit(&pod).await.is_err(), "it waits");
@@ -166,12 +176,7 @@ async fn what_is_being_proved_is_withheld_and_is_neither_sick_nor_does_the_node_
 
 #[tokio::test]
 async fn an_agent_that_is_killed_in_a_proof_is_followed_by_one_that_ends_it_and_gives_the_gpu_back() {
-    let mut bench = Bench::running("rtx3060", 1).await;
-    bench.node.prover().hold();
-    want(&bench, json!({"request": "now"})).await;
-    bench
-        .until("a proof runs", || !bench.node.prover().proving().is_empty())
-        .await;
+    let mut bench = in_a_proof().await;
     bench.node.kill_agent().await;
     assert_eq!(
         bench.node.prover().proving().len(),
@@ -187,12 +192,7 @@ async fn an_agent_that_is_killed_in_a_proof_is_followed_by_one_that_ends_it_and_
 
 #[tokio::test]
 async fn an_agent_that_is_asked_to_end_ends_its_proof() {
-    let mut bench = Bench::running("rtx3060", 1).await;
-    bench.node.prover().hold();
-    want(&bench, json!({"request": "now"})).await;
-    bench
-        .until("a proof runs", || !bench.node.prover().proving().is_empty())
-        .await;
+    let mut bench = in_a_proof().await;
     bench.node.stop_agent().await.unwrap();
     assert_eq!(bench.node.prover().proving(), [""; 0]);
 }
@@ -257,9 +257,7 @@ async fn where_readiness_hangs_on_it_no_gpu_goes_to_pods_before_it_is_proven() {
     proof.gates_readiness = true;
     proof.when_unproven = true;
     bench.node.start_agent().await;
-    bench
-        .until("a proof runs", || !bench.node.prover().proving().is_empty())
-        .await;
+    a_proof_runs(&bench).await;
     assert_eq!(
         bench
             .node

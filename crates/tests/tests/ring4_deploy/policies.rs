@@ -470,7 +470,7 @@ fn a_nodes_token_has_node_feature_discovery_make_no_other_labels_than_a_nodes() 
             object,
         ),
     };
-    let change = |spec: Value| {
+    let change_by = |kubectl: &dyn Fn(&[&str]) -> Outcome, spec: Value| {
         let patch = json!({"spec": spec}).to_string();
         let words = [
             "patch",
@@ -482,8 +482,9 @@ fn a_nodes_token_has_node_feature_discovery_make_no_other_labels_than_a_nodes() 
             "-p",
             &patch,
         ];
-        ours.kubectl(&words, "")
+        kubectl(&words)
     };
+    let change = |spec: Value| change_by(&|words| ours.kubectl(words, ""), spec);
     let refuse = |what: &str, outcome: Outcome, words: &str| {
         let refused = outcome.refused();
         let is_told = refused.contains(words) && !refused.contains("resulted in error");
@@ -517,21 +518,8 @@ fn a_nodes_token_has_node_feature_discovery_make_no_other_labels_than_a_nodes() 
     refuse("features", change(json!({"features": features})), of_features);
     change(json!({"labels": {"nvidia.com/gpu.count": "4"}})).ok();
     // What somebody else has put there stays, and keeps the agent from nothing.
-    let theirs = json!({"spec": {"labels": {"x.dev/y": "z"}, "features": features}}).to_string();
-    kubectl(
-        &[
-            "patch",
-            "nodefeature",
-            &name,
-            "-n",
-            "pitcrew",
-            "--type=merge",
-            "-p",
-            &theirs,
-        ],
-        "",
-    )
-    .ok();
+    let theirs = json!({"labels": {"x.dev/y": "z"}, "features": features});
+    change_by(&|words| kubectl(words, ""), theirs).ok();
     change(json!({"labels": {"nvidia.com/gpu.count": "2"}})).ok();
     refuse("theirs", change(json!({"labels": {"x.dev/y": null}})), "x.dev/y");
     ours.kubectl(&["delete", "nodefeature", &name, "-n", "pitcrew"], "")

@@ -308,18 +308,22 @@ mod tests {
         assert_eq!(words[at + 1], "/var/lib/k0s/kubelet");
     }
 
-    #[tokio::test]
-    async fn a_proof_that_an_agent_has_left_is_found_with_its_gpus_and_ended() {
-        let processes = processes(&format!("test-{}", std::process::id()));
-        let mut proof = started(&processes.mark, "echo ready >&2; while :; do sleep 600; done");
-        let ready = async {
+    async fn has_spoken(proof: &Proof) {
+        let spoken = async {
             while proof.last_words().is_empty() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), ready)
+        tokio::time::timeout(Duration::from_secs(10), spoken)
             .await
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_proof_that_an_agent_has_left_is_found_with_its_gpus_and_ended() {
+        let processes = processes(&format!("test-{}", std::process::id()));
+        let mut proof = started(&processes.mark, "echo ready >&2; while :; do sleep 600; done");
+        has_spoken(&proof).await;
         let mut left = processes.left().await.unwrap();
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].devices(), ["GPU-1", "GPU-2"]);
@@ -347,14 +351,7 @@ mod tests {
             &processes.mark,
             "trap '' TERM; echo deaf >&2; while :; do sleep 600; done",
         );
-        let ready = async {
-            while proof.last_words().is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), ready)
-            .await
-            .unwrap();
+        has_spoken(&proof).await;
         assert!(proof.end().await);
         let how = proof.wait().await;
         assert!(how.contains("signal: 9") && how.ends_with("deaf"), "{how}");
