@@ -17,6 +17,7 @@ use crate::device::{
     Block, Choice, Choices, CodeSource, Device, DeviceError, DeviceFacts, Fault, Format, HostBlock,
     LoopShape, PeerId, Refused, Scale, Span, Variant, Work,
 };
+use crate::kernels;
 use crate::pace::Pace;
 use memory::{Memory, Stuck, index};
 
@@ -421,30 +422,11 @@ impl Device for StandIn {
                 )],
             };
         }
-        let plain = matches!(format, Format::Fp32);
-        let tensor = match (cc.major, cc.minor) {
-            _ if plain => None,
-            (7, 0 | 2) => Some(Variant::M8n8k4),
-            (7, _) => Some(Variant::M16n8k8),
-            // `wgmma` and `tcgen05` have no FP64.
-            (9 | 10, _) if format == Format::Fp64 => Some(Variant::M16n8k16),
-            (9, _) => Some(Variant::Wgmma),
-            // Of its family 10.0 alone has integers.
-            (10, 1..) if format == Format::Int8 => Some(Variant::M16n8k16),
-            (10, _) => Some(Variant::Tcgen05),
-            (8 | 11.., _) => Some(Variant::M16n8k16),
-            _ => None,
+        let runs = |variant: &&Variant| {
+            kernels::module(**variant, format, cc).is_some_and(|module| module.target.includes(cc))
         };
-        let mut usable: Vec<Choice> = tensor.into_iter().map(choice).collect();
-        if matches!(tensor, Some(Variant::Wgmma | Variant::Tcgen05)) {
-            usable.push(choice(Variant::M16n8k16));
-        }
-        if format != Format::Fp8 {
-            usable.push(choice(Variant::Simt));
-        }
-        usable.retain(|choice| among.contains(&choice.variant));
         Choices {
-            usable,
+            usable: among.iter().filter(runs).copied().map(choice).collect(),
             refused: Vec::new(),
         }
     }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use pitcrew_core::catalog::ComputeCapability;
 use pitcrew_core::proof::{Outcome, Phase, Profile, Skip, Unit};
 use pitcrew_prove::device::Variant;
+use pitcrew_prove::stand_in::StandIn;
 
-use crate::bed::{Proof, h100, near, options};
+use crate::bed::{Proof, description, h100, near, options};
 
 #[test]
 fn a_well_gpu_passes_every_phase_at_its_rates() {
@@ -115,4 +117,21 @@ fn a_burn_has_pulses_and_no_phase_twice() {
     let told: f64 = gemm.spans.iter().map(|(from, to)| to - from).sum();
     assert!((told - gemm.seconds).abs() < 1e-6);
     assert_eq!(proof.phase("copy").spans, []);
+}
+
+#[test]
+fn a_stand_in_has_the_kernels_that_a_gpu_of_its_kind_has() {
+    for (major, minor, kernels) in [
+        (7, 5, [("fp16", "m16n8k8"), ("int8", "m16n8k8"), ("fp64", "simt")]),
+        (8, 9, [("bf16", "m16n8k16"), ("fp8", "fp8"), ("fp64", "m16n8k16")]),
+        (12, 0, [("bf16", "m16n8k16"), ("fp8", "fp8"), ("fp64", "simt")]),
+    ] {
+        let mut description = description(&[], 1);
+        description.facts.compute_capability = ComputeCapability { major, minor };
+        let proof = Proof::of(&StandIn::new(description), &options(Profile::Prove));
+        for (format, variant) in kernels {
+            let gemm = proof.phase(&format!("gemm {format}"));
+            assert_eq!(gemm.variant.as_deref(), Some(variant), "{major}.{minor} {format}");
+        }
+    }
 }
