@@ -31,26 +31,20 @@ pub(crate) fn read(device: Device<'_>) -> Answer<Vec<NvLink>> {
 
 /// The counters that each link has had since Pascal.
 fn count(device: Device<'_>, link: &mut NvLink) -> Answer<()> {
+    let index = link.index;
     let counter = |kind: u32| -> Answer<Reading<u64>> {
         let function = &device.library.functions.nvmlDeviceGetNvLinkErrorCounter;
-        match call::get_of_three::<_, _, _, u64>(function, device, link.index, kind) {
+        match call::get_of_three::<_, _, _, u64>(function, device, index, kind) {
             Err(Code::GPU_IS_LOST) => Err(Code::GPU_IS_LOST),
             // A link that is down, or that isn't wired.
             Err(Code::INVALID_ARGUMENT) => Ok(Reading::NotSupported),
             answer => Ok(reading(answer)),
         }
     };
-    let crc_flit = counter(sys::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_FLIT)?;
-    let crc_data = counter(sys::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_DATA)?;
-    let replays = counter(sys::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_REPLAY)?;
-    let recoveries = counter(sys::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_RECOVERY)?;
-    *link = NvLink {
-        crc_flit,
-        crc_data,
-        replays,
-        recoveries,
-        ..NvLink::new(link.index, link.is_up)
-    };
+    link.crc_flit = counter(sys::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_FLIT)?;
+    link.crc_data = counter(sys::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_CRC_DATA)?;
+    link.replays = counter(sys::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_REPLAY)?;
+    link.recoveries = counter(sys::nvmlNvLinkErrorCounter_enum_NVML_NVLINK_ERROR_DL_RECOVERY)?;
     Ok(())
 }
 

@@ -47,13 +47,17 @@ pub fn socket(kubelet_dir: &Path) -> PathBuf {
     kubelet_dir.join(pod_resources::DIR).join(pod_resources::SOCKET)
 }
 
+/// The kubelet's file of what its device plugins have given, in its directory.
+pub(crate) fn checkpoint(kubelet_dir: &Path) -> PathBuf {
+    kubelet_dir.join(device_plugin::DIR).join(CHECKPOINT)
+}
+
 /// What pods hold, by all that lies in the kubelet's directory. Its sockets are as old as the kubelet.
 pub async fn of(kubelet_dir: &Path, node: &str) -> Books {
     let socket = socket(kubelet_dir);
     let made = std::fs::symlink_metadata(&socket).and_then(|metadata| metadata.modified());
     let up = made.ok().and_then(|made| made.elapsed().ok()).unwrap_or_default();
-    let checkpoint = kubelet_dir.join(device_plugin::DIR).join(CHECKPOINT);
-    read(&socket, &checkpoint, node, up).await
+    read(&socket, &checkpoint(kubelet_dir), node, up).await
 }
 
 /// Reads both sources.

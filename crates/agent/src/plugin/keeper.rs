@@ -11,14 +11,14 @@ use pitcrew_core::plugin::Resource;
 use pitcrew_core::plugin::holders::{Blocked, Holding, blocked};
 use pitcrew_core::plugin::preference::Preference;
 use pitcrew_core::plugin::resources::Plan;
-use pitcrew_kubelet::{MAX_PATH, device_plugin, pod_resources};
+use pitcrew_kubelet::{MAX_PATH, device_plugin};
 use tokio::sync::{Mutex, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::directory::Directory;
 use super::foreign::{self, Rival, Signs};
-use super::holders::{self, Books, CHECKPOINT};
+use super::holders::{self, Books};
 use super::ledger::Ledger;
 use super::offer::{self, Offer};
 use super::registration::{Permit, Registrar, Standing};
@@ -351,11 +351,8 @@ impl Keeper {
             .map_or(Duration::ZERO, |kubelet| kubelet.age().max(seen));
         async move {
             let plugins = plugins_dir(&place.kubelet_dir);
-            let pods = place
-                .kubelet_dir
-                .join(pod_resources::DIR)
-                .join(pod_resources::SOCKET);
-            let checkpoint = plugins.join(CHECKPOINT);
+            let pods = holders::socket(&place.kubelet_dir);
+            let checkpoint = holders::checkpoint(&place.kubelet_dir);
             let (books, allocatable, socket) = tokio::join!(
                 holders::read(&pods, &checkpoint, &place.node, up),
                 foreign::allocatable(&pods),

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 pub(crate) use super::attempt::Books;
 use super::attempt::{Attempt, Hands, Outcome};
 use super::shelf::{DIR, Requests, Shelf, Stamp};
-use super::withhold::gated;
+use super::withhold::{gated, held};
 use super::{Expected, Proof, Refused, Taken, View, devices_of, due, standing, take};
 use crate::deps::{Deps, Proving};
 use crate::notice::{Level, Topic};
@@ -80,7 +80,7 @@ pub(crate) async fn keep(
         tokio::select! {
             Ok(()) = keeper.channels.snapshots.changed() => {}
             Ok(()) = keeper.channels.wanted.changed() => {}
-            Ok(()) = hands.changed() => hands.mark_unchanged(),
+            Ok(()) = hands.changed() => {}
             outcome = under_way(&mut attempt), if is_running => {
                 attempt = None;
                 keeper.ended(outcome).await;
@@ -199,9 +199,9 @@ impl Keeper {
         let wanted = self.channels.wanted.borrow_and_update().clone();
         let wanted = wanted.and_then(|wanted| wanted.proof);
         self.view.policy = self.deps.settings.proof.with(wanted.as_ref());
-        for gpu in self.gpus() {
+        for gpu in self.inventory().iter().flat_map(|inventory| &inventory.gpus) {
             self.devices.extend(gpu.readings.uuid.value().cloned());
-            self.devices.extend(devices_of(&gpu));
+            self.devices.extend(devices_of(gpu));
         }
     }
 
@@ -213,18 +213,12 @@ impl Keeper {
         knows_wish && !self.devices.is_empty()
     }
 
-    fn inventory(&self) -> Option<&Arc<Inventory>> {
-        self.snapshot.gpus.as_ref()?.as_ref().ok()
+    fn inventory(&self) -> Option<Arc<Inventory>> {
+        self.snapshot.gpus.as_ref()?.as_ref().ok().cloned()
     }
 
-    fn gpus(&self) -> Vec<Gpu> {
-        self.inventory()
-            .map(|inventory| inventory.gpus.clone())
-            .unwrap_or_default()
-    }
-
-    fn driver(&self) -> Option<&str> {
-        self.inventory()?.driver.version.value().map(String::as_str)
+    fn driver(&self) -> Option<String> {
+        self.inventory()?.driver.version.value().cloned()
     }
 
     fn now(&self) -> Timestamp {
@@ -393,8 +387,9 @@ impl Keeper {
                 answered: BTreeSet::new(),
             };
         }
-        let inventory = Arc::clone(self.inventory()?);
-        let (driver, now) = (self.driver().map(str::to_owned), self.now());
+        let inventory = self.inventory()?;
+        let (driver, now) = (self.driver(), self.now());
+        let stuck = self.stuck_gpus(&inventory);
         let mut begin = BTreeMap::new();
         for gpu in &inventory.gpus {
             let Some(uuid) = gpu.readings.uuid.value() else {
@@ -406,7 +401,7 @@ impl Keeper {
             if due(&policy, &standing, answered, rests_until, now).is_none() {
                 continue;
             }
-            match self.obstacle(gpu, uuid, &inventory) {
+            match self.obstacle(gpu, uuid, &stuck) {
                 Some(why) => {
                     self.view.waiting.insert(uuid.clone(), why);
                 }
@@ -437,12 +432,12 @@ impl Keeper {
     }
 
     /// Why a GPU can't be proved now.
-    fn obstacle(&self, gpu: &Gpu, uuid: &str, inventory: &Inventory) -> Option<String> {
+    fn obstacle(&self, gpu: &Gpu, uuid: &str, stuck: &BTreeSet<String>) -> Option<String> {
         let devices = devices_of(gpu);
         if devices.is_empty() {
             return Some("MIG is on, and no MIG device has been made".to_owned());
         }
-        if self.stuck_at(uuid, inventory) {
+        if stuck.contains(uuid) {
             return Some("an earlier proof of it does not end".to_owned());
         }
         let sick = &self.snapshot.sick;
@@ -464,10 +459,18 @@ impl Keeper {
         (!holders.is_empty()).then(|| format!("{} holds it", holders.join(", ")))
     }
 
-    fn stuck_at(&self, uuid: &str, inventory: &Inventory) -> bool {
-        let gpu = BTreeSet::from([uuid.to_owned()]);
+    /// GPUs of which a proof does not end.
+    fn stuck_gpus(&self, inventory: &Inventory) -> BTreeSet<String> {
+        if self.stuck.is_empty() {
+            return BTreeSet::new();
+        }
+        let uuids = inventory.gpus.iter().filter_map(|gpu| gpu.readings.uuid.value());
         let devices: Vec<String> = self.stuck.iter().flat_map(|proving| proving.devices()).collect();
-        !super::withhold::held(&gpu, inventory, devices.iter().map(String::as_str)).is_empty()
+        held(
+            &uuids.cloned().collect(),
+            inventory,
+            devices.iter().map(String::as_str),
+        )
     }
 
     /// Takes in how an attempt went, and gives the GPUs back.
@@ -482,7 +485,7 @@ impl Keeper {
             })
         };
         let words = self.nothing_tested.take().unwrap_or(outcome.words);
-        for gpu in self.gpus() {
+        for gpu in self.inventory().iter().flat_map(|inventory| &inventory.gpus) {
             let Some(uuid) = gpu
                 .readings
                 .uuid
@@ -491,7 +494,7 @@ impl Keeper {
             else {
                 continue;
             };
-            let devices = devices_of(&gpu);
+            let devices = devices_of(gpu);
             if is_new(&devices, &self.view.proofs) {
                 self.rests.remove(uuid);
                 self.view.failed.remove(uuid);
@@ -530,17 +533,13 @@ impl Keeper {
     /// Tells everybody what there is of proofs.
     fn tell(&mut self) {
         let hands = self.hands.borrow().clone();
-        let gpus = self.gpus();
-        let driver = self.driver().map(str::to_owned);
-        let mut withheld = gated(&self.view, &gpus, driver.as_deref());
-        if let Some(inventory) = self.inventory() {
-            let stuck: BTreeSet<&String> = gpus
-                .iter()
-                .filter_map(|gpu| gpu.readings.uuid.value())
-                .filter(|uuid| self.stuck_at(uuid, inventory))
-                .collect();
+        let inventory = self.inventory();
+        let gpus = inventory.as_deref().map_or(&[][..], |inventory| &inventory.gpus);
+        let mut withheld = gated(&self.view, gpus, self.driver().as_deref());
+        if let Some(inventory) = &inventory {
+            let stuck = self.stuck_gpus(inventory).into_iter();
             let why = "a proof of it does not end: a call into the driver hangs";
-            withheld.extend(stuck.into_iter().map(|uuid| (uuid.clone(), why.to_owned())));
+            withheld.extend(stuck.map(|uuid| (uuid, why.to_owned())));
         }
         withheld.extend(hands.withheld);
         self.view.withheld = withheld;

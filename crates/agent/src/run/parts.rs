@@ -17,7 +17,7 @@ use crate::labels::{Channels, Outlet, Sink};
 use crate::mps;
 use crate::node::Known;
 use crate::notice::{Level, Topic};
-use crate::plugin::holders::{self, CHECKPOINT};
+use crate::plugin::holders;
 use crate::plugin::{Ledger, Place};
 use crate::proof;
 use crate::snapshot::{Problem, Snapshot};
@@ -69,8 +69,8 @@ pub(super) fn place(deps: &Deps) -> Place {
 /// The kubelet's books; `None` where they can't be read.
 async fn books(deps: &Deps) -> Option<Vec<Holding>> {
     let place = place(deps);
-    let socket = place.kubelet_dir.join("pod-resources/kubelet.sock");
-    let checkpoint = place.kubelet_dir.join("device-plugins").join(CHECKPOINT);
+    let socket = holders::socket(&place.kubelet_dir);
+    let checkpoint = holders::checkpoint(&place.kubelet_dir);
     // How long this kubelet has been there isn't known here: its checkpoint counts too, which only holds on longer.
     holders::read(&socket, &checkpoint, &place.node, Duration::ZERO)
         .await

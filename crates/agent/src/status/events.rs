@@ -86,7 +86,7 @@ fn of_gpus(before: Option<&GpuNodeStatus>, now: &GpuNodeStatus) -> Vec<Happening
             gpu.health == GpuHealth::Unknown && reason.starts_with(SILENT)
         };
         let was_ill = old.is_some_and(|old| old.health == GpuHealth::Unhealthy || is_silent(old));
-        let name = format!("GPU {} ({})", gpu.index, gpu.uuid.as_deref().unwrap_or(&gpu.pci));
+        let name = name(gpu);
         let is_new = !was_ill || old.is_some_and(|old| old.reason != gpu.reason);
         let mut ill = |reason: &str| {
             let why = gpu.reason.as_deref().unwrap_or("no reason is known");
@@ -121,7 +121,7 @@ fn of_proofs(before: Option<&GpuNodeStatus>, now: &GpuNodeStatus) -> Vec<Happeni
         if old.is_some_and(|old| old.started == proof.started && old.verdict == proof.verdict) {
             return None;
         }
-        let name = format!("GPU {} ({})", gpu.index, gpu.uuid.as_deref().unwrap_or(&gpu.pci));
+        let name = name(gpu);
         let is_good = ["PASS", "WARN"].contains(&proof.verdict.as_str());
         let why = proof
             .reason
@@ -137,6 +137,10 @@ fn of_proofs(before: Option<&GpuNodeStatus>, now: &GpuNodeStatus) -> Vec<Happeni
     now.gpus.iter().filter_map(told).collect()
 }
 
+fn name(gpu: &Gpu) -> String {
+    format!("GPU {} ({})", gpu.index, gpu.uuid.as_deref().unwrap_or(&gpu.pci))
+}
+
 /// A note that is not too long, whose advice is never what is cut.
 fn advised(what: &str, hint: Option<&str>) -> String {
     let hint = hint.map_or_else(String::new, |hint| format!("; next: {hint}"));
@@ -147,11 +151,8 @@ fn advised(what: &str, hint: Option<&str>) -> String {
 }
 
 /// The beginning of a text, at most so many bytes.
-fn cut(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len()))
-        .rev()
-        .find(|&end| text.is_char_boundary(end));
-    &text[..end.unwrap_or(0)]
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    &text[..text.floor_char_boundary(most)]
 }
 
 /// What was written, to be counted on.

@@ -53,7 +53,7 @@ pub fn status(snapshot: &Snapshot) -> GpuNodeStatus {
     }
 }
 
-fn inventory(snapshot: &Snapshot) -> Option<&Inventory> {
+pub(super) fn inventory(snapshot: &Snapshot) -> Option<&Inventory> {
     snapshot.gpus.as_ref()?.as_deref().ok()
 }
 

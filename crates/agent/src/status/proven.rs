@@ -5,10 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pitcrew_api::ConditionStatus;
 use pitcrew_api::condition::kind;
 use pitcrew_api::gpu_node::{GpuProof, ProofProfile};
+use pitcrew_core::Gpu;
 use pitcrew_core::proof::{Profile, Verdict};
-use pitcrew_core::{Gpu, Inventory};
 
-use super::inventory::{answers, counted};
+use super::events::cut;
+use super::inventory::{answers, counted, inventory};
 use super::judge::Judgement;
 use crate::proof::{Proof, Stale, Standing, standing};
 use crate::snapshot::Snapshot;
@@ -32,10 +33,6 @@ impl Known<'_> {
     fn name(&self) -> String {
         format!("GPU {} ({})", self.gpu.index, self.uuid)
     }
-}
-
-fn inventory(snapshot: &Snapshot) -> Option<&Inventory> {
-    snapshot.gpus.as_ref()?.as_deref().ok()
 }
 
 fn driver(snapshot: &Snapshot) -> Option<&str> {
@@ -252,11 +249,6 @@ pub(super) fn of_gpu(snapshot: &Snapshot, gpu: &Gpu) -> Option<GpuProof> {
         reason: proof.reason.as_ref().map(short),
         hint: proof.action.as_ref().map(short),
     })
-}
-
-/// The beginning of a text, at most so many bytes.
-fn cut(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
 }
 
 /// What `DevicesAdvertised` says where all devices that are well are withheld for the sake of their proof; `None` where
