@@ -207,7 +207,6 @@ run() {
     gpus=$(nvidia-smi -L | wc -l)
     node kubectl apply -f - <deploy/prove/00-namespace.yaml >>"$log" 2>&1
     node kubectl wait -n pitcrew-prove --for=create serviceaccount/default --timeout=30s >/dev/null 2>&1
-    node kubectl apply -f - <deploy/crds/gpunodes.pitcrew.dev.yaml >>"$log" 2>&1
     without_gpu
     start_agent
     if allocatable nvidia.com/gpu "$gpus"; then

@@ -114,24 +114,34 @@ fn setup(error: Option<&SetupError>, found: &mut Found) {
 
 /// Is as much tested as was asked for? What is not must never look as if it had passed.
 fn completeness(device: &DeviceEvidence, evidence: &Evidence, found: &mut Found) {
-    let mut told: Vec<&str> = Vec::new();
     for phase in &device.phases {
         let title = phase.title();
         found.phase = Some(title.clone());
-        if let Some(why) = why_not_tested(phase) {
-            let alike = device
-                .phases
-                .iter()
-                .filter(|other| why_not_tested(other) == Some(why));
-            if !told.contains(&why) {
-                let text = not_tested(&alike.map(Phase::title).collect::<Vec<_>>(), why);
-                found.add(Verdict::Warn, ReasonCode::NotTested, text);
-                told.push(why);
+        match &phase.outcome {
+            Outcome::Failed { why } => {
+                let text = format!("{title} could not end: {why}");
+                found.add(Verdict::ErrorSetup, ReasonCode::PhaseFailed, text);
             }
-            continue;
+            Outcome::Skipped {
+                skip: Skip::NotTested,
+                why,
+            } => {
+                let phases = device.phases.iter();
+                let alike: Vec<&Phase> = phases
+                    .filter(|other| why_not_tested(&other.outcome) == Some(why))
+                    .collect();
+                // Once for all of them, at the first.
+                if alike.first().is_some_and(|first| std::ptr::eq(*first, phase)) {
+                    let titles: Vec<String> = alike.into_iter().map(Phase::title).collect();
+                    found.add(Verdict::Warn, ReasonCode::NotTested, not_tested(&titles, why));
+                }
+            }
+            Outcome::Ran if !has_verified(phase) => {
+                let text = format!("{title} ran and verified nothing");
+                found.add(Verdict::Warn, ReasonCode::NotTested, text);
+            }
+            Outcome::Ran | Outcome::Skipped { .. } | Outcome::Interrupted => {}
         }
-        let nothing = (!has_verified(phase)).then_some("verified nothing");
-        tested(&title, &phase.outcome, nothing, found);
     }
     found.phase = None;
     if device.setup_error.is_some() || evidence.run.interrupted.is_some() {
@@ -180,45 +190,27 @@ fn completeness_of_peers(evidence: &Evidence, found: &mut Found) {
         found.add(Verdict::ErrorSetup, ReasonCode::PhaseFailed, text);
     }
     found.device = None;
-    for path in evidence
-        .peers
-        .iter()
-        .filter(|path| !matches!(path.outcome, Outcome::Failed { .. }))
-    {
+    for path in &evidence.peers {
         let [from, to] = [path.from, path.to].map(|index| title_of(evidence, index));
         let title = format!("the copy from {from} to {to}");
-        let nothing = (path.verified_bytes == 0).then_some("nothing was compared");
-        tested(&title, &path.outcome, nothing, found);
-    }
-}
-
-/// Tells what is called so and did not end, was not tested, or ran and shows `nothing`.
-fn tested(title: &str, outcome: &Outcome, nothing: Option<&str>, found: &mut Found) {
-    match outcome {
-        Outcome::Failed { why } => {
-            let text = format!("{title} could not end: {why}");
-            found.add(Verdict::ErrorSetup, ReasonCode::PhaseFailed, text);
-        }
-        Outcome::Skipped {
-            skip: Skip::NotTested,
-            why,
-        } => {
-            let text = format!("{title} was not tested: {why}");
-            found.add(Verdict::Warn, ReasonCode::NotTested, text);
-        }
-        Outcome::Ran => {
-            if let Some(nothing) = nothing {
-                let text = format!("{title} ran and {nothing}");
+        match &path.outcome {
+            Outcome::Skipped {
+                skip: Skip::NotTested,
+                why,
+            } => found.add(Verdict::Warn, ReasonCode::NotTested, not_tested(&[title], why)),
+            Outcome::Ran if path.verified_bytes == 0 => {
+                let text = format!("{title} ran and nothing was compared");
                 found.add(Verdict::Warn, ReasonCode::NotTested, text);
             }
+            // Those that failed were told of with their GPUs.
+            Outcome::Ran | Outcome::Failed { .. } | Outcome::Skipped { .. } | Outcome::Interrupted => {}
         }
-        Outcome::Skipped { .. } | Outcome::Interrupted => {}
     }
 }
 
-/// Why a phase that should be tested was not.
-fn why_not_tested(phase: &Phase) -> Option<&str> {
-    match &phase.outcome {
+/// Why something that should be tested was not.
+fn why_not_tested(outcome: &Outcome) -> Option<&str> {
+    match outcome {
         Outcome::Skipped {
             skip: Skip::NotTested,
             why,
@@ -227,17 +219,25 @@ fn why_not_tested(phase: &Phase) -> Option<&str> {
     }
 }
 
-/// Phases that were not tested for one reason: a few by name.
+/// What was not tested for one reason: a few by name.
 fn not_tested(titles: &[String], why: &str) -> String {
     const NAMED: usize = 4;
-    match titles {
-        [title] => format!("{title} was not tested: {why}"),
-        _ if titles.len() <= NAMED + 1 => format!("{} were not tested: {why}", titles.join(", ")),
-        _ => format!(
-            "{} and {} more were not tested: {why}",
-            titles[..NAMED].join(", "),
-            titles.len() - NAMED
-        ),
+    // The name of a fifth is no longer than that there is one more.
+    let most = if titles.len() == NAMED + 1 {
+        NAMED + 1
+    } else {
+        NAMED
+    };
+    let verb = if titles.len() == 1 { "was" } else { "were" };
+    format!("{} {verb} not tested: {why}", some(titles, most))
+}
+
+/// `a, b`, or `a, b and 12 more`: `most` by name.
+fn some(names: &[String], most: usize) -> String {
+    let told = names.get(..most).unwrap_or(names).join(", ");
+    match names.len().saturating_sub(most) {
+        0 => told,
+        more => format!("{told} and {more} more"),
     }
 }
 

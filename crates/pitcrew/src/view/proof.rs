@@ -129,15 +129,19 @@ fn verdict_of(report: &Report, device: usize) -> Verdict {
         .unwrap_or(report.verdict)
 }
 
+/// What keeps work from being well, in few words; `wrong`: results or words of it that are.
+fn trouble(outcome: &Outcome, wrong: u64) -> Option<String> {
+    match outcome {
+        Outcome::Skipped { why, .. } => Some(format!("skipped: {}", plain(why))),
+        Outcome::Failed { why } => Some(format!("failed: {}", plain(why))),
+        Outcome::Ran | Outcome::Interrupted => (wrong > 0).then(|| format!("{} WRONG", count(wrong))),
+    }
+}
+
 /// How a phase ended, in few words.
 fn result_of(report: &Report, device: usize, phase: &Phase) -> String {
-    match &phase.outcome {
-        Outcome::Skipped { why, .. } => return format!("skipped: {}", plain(why)),
-        Outcome::Failed { why } => return format!("failed: {}", plain(why)),
-        Outcome::Ran | Outcome::Interrupted => {}
-    }
-    if phase.corruption_count > 0 {
-        return format!("{} WRONG", count(phase.corruption_count));
+    if let Some(trouble) = trouble(&phase.outcome, phase.corruption_count) {
+        return trouble;
     }
     let grade = figure_of(report, device, phase).map_or(Grade::Unrated, |figure| figure.grade);
     let words = match grade {

@@ -16,7 +16,6 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// A machine with a driver that does what the macros say: the library of the tests of `pitcrew-prove`.
 struct Bed {
     dir: tempfile::TempDir,
-    has_management: bool,
 }
 
 impl Bed {
@@ -35,10 +34,7 @@ impl Bed {
                 "/../prove/tests/fake_driver/cuda.c"
             ));
         assert!(cc.status().unwrap().success(), "cc failed");
-        Self {
-            dir,
-            has_management: false,
-        }
+        Self { dir }
     }
 
     /// With the management library of the tests of `pitcrew-nvml`.
@@ -47,10 +43,7 @@ impl Bed {
         let bed = Self::new(&all);
         machine(bed.dir.path());
         library(bed.dir.path(), management);
-        Self {
-            has_management: true,
-            ..bed
-        }
+        bed
     }
 
     fn path(&self) -> &Path {
@@ -64,20 +57,14 @@ impl Bed {
             .env("LD_LIBRARY_PATH", self.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        if self.has_management {
-            command.env("PITCREW_NVML", self.path().join("libnvidia-ml.so.1"));
+        let management = self.path().join("libnvidia-ml.so.1");
+        if management.exists() {
+            command.env("PITCREW_NVML", management);
         }
         Running {
             start: Instant::now(),
             child: command.spawn().unwrap(),
         }
-    }
-
-    /// Started, and on its way for so long.
-    fn start_for(self, time: Duration) -> (Self, Running) {
-        let running = self.start();
-        std::thread::sleep(time);
-        (self, running)
     }
 
     /// Exit code, report, and how long it took.
@@ -233,7 +220,9 @@ fn a_signal_ends_a_proof_at_any_moment_with_a_report() {
         (&["CU_HANGS_IN=RETAIN"][..], Duration::from_millis(1500)),
         (&[][..], Duration::from_millis(2500)),
     ] {
-        let (_bed, running) = Bed::new(macros).start_for(after);
+        let bed = Bed::new(macros);
+        let running = bed.start();
+        std::thread::sleep(after);
         let pid = rustix::process::Pid::from_child(&running.child);
         let stopped = Instant::now();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

@@ -1,6 +1,6 @@
 //! What to do about the reasons: a sentence for each kind of trouble, naming the GPUs.
 
-use crate::proof::{CorruptionClass, DeviceEvidence, Evidence, Reason, ReasonCode, SetupErrorCode, Verdict};
+use crate::proof::{CorruptionClass, Evidence, Reason, ReasonCode, SetupErrorCode, Verdict};
 use crate::xid;
 
 const COMPARE: &str =
@@ -45,6 +45,9 @@ fn action(evidence: &Evidence, reason: &Reason) -> Option<String> {
             format!(" ({})", known.join(", "))
         }
     });
+    let error = device
+        .map_or(&evidence.setup_error, |device| &device.setup_error)
+        .as_ref();
     Some(match reason.code {
         ReasonCode::Corruption => {
             let phases = device.into_iter().flat_map(|device| &device.phases);
@@ -66,9 +69,14 @@ fn action(evidence: &Evidence, reason: &Reason) -> Option<String> {
             format!("Drain {gpu} and reset it (`nvidia-smi --gpu-reset`), then prove it again")
         }
         ReasonCode::RemapFailed => format!("Have {gpu}{which} replaced: its spare memory rows are used up"),
-        ReasonCode::Lost if hang(device, evidence).is_some() => hang(device, evidence)?.to_owned(),
         ReasonCode::Lost => {
-            format!("Reboot the node; if {gpu} goes again, check power and seating, then replace it{which}")
+            // What hangs is not lost yet.
+            let hang = error.filter(|error| error.code == SetupErrorCode::Hang);
+            hang.and_then(|error| error.fix.clone()).unwrap_or_else(|| {
+                format!(
+                    "Reboot the node; if {gpu} goes again, check power and seating, then replace it{which}"
+                )
+            })
         }
         ReasonCode::Xid => {
             let number = reason
@@ -108,12 +116,7 @@ fn action(evidence: &Evidence, reason: &Reason) -> Option<String> {
         }
         ReasonCode::PcieReplays => format!("Reseat {gpu} or its riser: the PCIe signal is poor"),
         ReasonCode::NvLink => "Look at `nvidia-smi nvlink -e` and the Fabric Manager's log".to_owned(),
-        ReasonCode::Setup => {
-            let error = device.map_or(evidence.setup_error.as_ref(), |device| {
-                device.setup_error.as_ref()
-            });
-            error?.fix.clone()?
-        }
+        ReasonCode::Setup => error?.fix.clone()?,
         ReasonCode::Interrupted => "Run it again, to its end".to_owned(),
         ReasonCode::Shared => "Prove the GPU when nothing else runs on it".to_owned(),
         ReasonCode::EccOff if reason.verdict == Verdict::Warn => {
@@ -127,11 +130,4 @@ fn action(evidence: &Evidence, reason: &Reason) -> Option<String> {
         | ReasonCode::NothingVerified
         | ReasonCode::EccOff => return None,
     })
-}
-
-/// What is said to do about something that hangs: it is not lost yet.
-fn hang<'a>(device: Option<&'a DeviceEvidence>, evidence: &'a Evidence) -> Option<&'a str> {
-    let errors = device.map_or(&evidence.setup_error, |device| &device.setup_error);
-    let hang = errors.iter().find(|error| error.code == SetupErrorCode::Hang)?;
-    hang.fix.as_deref()
 }

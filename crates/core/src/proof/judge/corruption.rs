@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Found, title_of};
+use super::{Found, some, title_of};
 use crate::proof::{Corruption, CorruptionClass, DeviceEvidence, Evidence, ReasonCode, Verdict};
 
 /// Most places that a sentence names.
@@ -73,19 +73,8 @@ fn places(noun: &str, numbers: impl Iterator<Item = u32>) -> Option<String> {
     }
     let mut numbers: Vec<(u32, usize)> = counted.into_iter().collect();
     numbers.sort_by_key(|&(number, times)| (std::cmp::Reverse(times), number));
-    let named: Vec<String> = numbers
-        .iter()
-        .take(NAMED)
-        .map(|(number, _)| number.to_string())
-        .collect();
-    if named.is_empty() {
-        return None;
-    }
-    let more = match numbers.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    Some(format!("{noun} {}{more}", named.join(", ")))
+    let names: Vec<String> = numbers.iter().map(|(number, _)| number.to_string()).collect();
+    (!names.is_empty()).then(|| format!("{noun} {}", some(&names, NAMED)))
 }
 
 fn most_common(corruptions: &[Corruption]) -> Option<CorruptionClass> {

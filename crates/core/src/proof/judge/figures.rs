@@ -1,7 +1,7 @@
 //! What was reached, against what should be.
 
 use super::environment::{ClockReason, clock_reason};
-use super::{Found, title_of};
+use super::{Found, some, title_of};
 use crate::proof::expected::{self, Expected};
 use crate::proof::thresholds::{Borders, Thresholds};
 use crate::proof::{
@@ -33,35 +33,23 @@ pub(super) fn of_device(index: usize, device: &DeviceEvidence, thresholds: &Thre
             grade: Grade::Unrated,
         };
         let told = &device.device;
-        match phase.kind {
-            PhaseKind::Gemm | PhaseKind::MmaLoop => compute(device, phase, &mut figure, thresholds, found),
+        let bounds = match phase.kind {
+            PhaseKind::Gemm | PhaseKind::MmaLoop => {
+                compute(device, phase, &mut figure, thresholds, found);
+                None
+            }
             PhaseKind::Copy | PhaseKind::Triad => {
                 let failure = (ReasonCode::BelowExpected, Verdict::FailPerf);
-                let expected = thresholds.expected_memory(told);
-                bandwidth(
-                    device,
-                    phase,
-                    &mut figure,
-                    expected,
-                    thresholds.memory,
-                    failure,
-                    found,
-                );
+                Some((thresholds.expected_memory(told), thresholds.memory, failure))
             }
             PhaseKind::HostToDevice | PhaseKind::DeviceToHost if told.mig.is_none() => {
                 let failure = (ReasonCode::PcieLink, Verdict::FailEnv);
-                let expected = thresholds.expected_host(told);
-                bandwidth(
-                    device,
-                    phase,
-                    &mut figure,
-                    expected,
-                    thresholds.pcie,
-                    failure,
-                    found,
-                );
+                Some((thresholds.expected_host(told), thresholds.pcie, failure))
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some((Some(expected), borders, failure)) = bounds {
+            bandwidth(device, phase, &mut figure, &expected, borders, failure, found);
         }
         found.figures.push(figure);
     }
@@ -80,40 +68,41 @@ fn bandwidth(
     device: &DeviceEvidence,
     phase: &Phase,
     figure: &mut Figure,
-    expected: Option<Expected>,
+    expected: &Expected,
     borders: Borders,
     (code, fail): (ReasonCode, Verdict),
     found: &mut Found,
 ) {
-    let Some(expected) = expected else { return };
-    put(figure, &expected);
+    put(figure, expected);
     let Some(ratio) = figure.ratio else { return };
     if device.is_shared() {
         return;
     }
     figure.grade = borders.grade(ratio);
-    let verdict = match figure.grade {
-        Grade::Unrated | Grade::Good => return,
-        Grade::Bad if expected.is_measured => fail,
-        Grade::Bad | Grade::Low => Verdict::Warn,
-    };
-    found.add(verdict, code, below(&phase.title(), figure));
+    if let Some(verdict) = fault(figure.grade, expected.is_measured, fail) {
+        let text = sentence(&phase.title(), figure.measured, expected, figure.unit);
+        found.add(verdict, code, text);
+    }
+}
+
+/// What a grade leads to; one that may not fail warns.
+fn fault(grade: Grade, may_fail: bool, fail: Verdict) -> Option<Verdict> {
+    match grade {
+        Grade::Unrated | Grade::Good => None,
+        Grade::Bad if may_fail => Some(fail),
+        Grade::Bad | Grade::Low => Some(Verdict::Warn),
+    }
 }
 
 /// E.g. `copy: 2400 of 3017 GB/s (80 %; the latter is measured)`.
-fn below(title: &str, figure: &Figure) -> String {
-    let expected = figure.expected.unwrap_or_default();
-    let basis = figure.basis.as_deref().unwrap_or("of no basis");
-    sentence(title, figure.measured, (expected, basis), figure.unit)
-}
-
-fn sentence(title: &str, measured: f64, (expected, basis): (f64, &str), unit: Unit) -> String {
+fn sentence(title: &str, measured: f64, expected: &Expected, unit: Unit) -> String {
+    let basis = &*expected.basis;
     let basis = basis.split([':', ';', ',', '(']).next().unwrap_or(basis).trim();
     format!(
         "{title}: {} of {} {unit} ({:.0} %; the latter is {basis})",
         short(measured),
-        short(expected),
-        measured / expected * 100.0,
+        short(expected.value),
+        measured / expected.value * 100.0,
     )
 }
 
@@ -157,7 +146,9 @@ fn compute(
         .zip(figure.pipe_efficiency_expected)
         .map(|(is, should)| is / should);
     let pipe = of_reach.map(|ratio| thresholds.pipe_efficiency.grade(ratio));
-    if let (Some(grade @ (Grade::Low | Grade::Bad)), Some(reach)) = (pipe, &reach) {
+    if let (Some(grade), Some(reach)) = (pipe, &reach)
+        && let Some(verdict) = fault(grade, reach.is_measured, Verdict::FailPerf)
+    {
         let text = format!(
             "{}: {:.0} % of the SMs' peak at their clock, and a healthy chip reaches {:.0} % ({})",
             phase.title(),
@@ -165,12 +156,6 @@ fn compute(
             reach.value * 100.0,
             reach.basis,
         );
-        let is_failure = grade == Grade::Bad && reach.is_measured;
-        let verdict = if is_failure {
-            Verdict::FailPerf
-        } else {
-            Verdict::Warn
-        };
         found.add(verdict, ReasonCode::PipeEfficiency, text);
     }
     let absolute = expected
@@ -178,7 +163,7 @@ fn compute(
         .zip(figure.ratio)
         .map(|(_, ratio)| thresholds.tensor.grade(ratio));
     figure.grade = pipe.into_iter().chain(absolute).max().unwrap_or(Grade::Unrated);
-    let (Some(grade @ (Grade::Low | Grade::Bad)), Some(expected)) = (absolute, &expected) else {
+    let (Some(grade), Some(expected)) = (absolute, &expected) else {
         return;
     };
     let reason = clock_reason(device, phase);
@@ -190,17 +175,14 @@ fn compute(
         ClockReason::Unknown => "; what held the clock is not known",
     };
     // Neighbours on one GPU share its power: a MIG device is not to blame.
-    let is_failure = grade == Grade::Bad
-        && expected.is_measured
+    let may_fail = expected.is_measured
         && device.device.mig.is_none()
         && (pipe == Some(Grade::Bad) || reason == ClockReason::None);
-    let verdict = if is_failure {
-        Verdict::FailPerf
-    } else {
-        Verdict::Warn
-    };
-    let text = format!("{}{explained}", below(&phase.title(), figure));
-    found.add(verdict, ReasonCode::BelowExpected, text);
+    if let Some(verdict) = fault(grade, may_fail, Verdict::FailPerf) {
+        let below = sentence(&phase.title(), figure.measured, expected, figure.unit);
+        let text = format!("{below}{explained}");
+        found.add(verdict, ReasonCode::BelowExpected, text);
+    }
 }
 
 /// `pipe_efficiency` and `clock_ratio`.
@@ -240,26 +222,18 @@ fn slow_sms(device: &DeviceEvidence, phase: &Phase, thresholds: &Thresholds, fou
     if phase.kind != PhaseKind::MmaLoop || device.is_shared() {
         return;
     }
-    let slow: Vec<(u32, f64)> = (phase.sms.iter())
+    let slow: Vec<String> = (phase.sms.iter())
         .filter_map(|sm| Some((sm.sm, sm.relative_speed?)))
         .filter(|(_, speed)| *speed < thresholds.sm)
+        .map(|(sm, speed)| format!("SM {sm} at {:.0} %", speed * 100.0))
         .collect();
     if slow.is_empty() {
         return;
     }
-    let named: Vec<String> = (slow.iter().take(NAMED))
-        .map(|(sm, speed)| format!("SM {sm} at {:.0} %", speed * 100.0))
-        .collect();
-    let more = slow.len().saturating_sub(NAMED);
-    let more = if more == 0 {
-        String::new()
-    } else {
-        format!(" and {more} more")
-    };
     let text = format!(
-        "{}: slower than the others: {}{more}",
+        "{}: slower than the others: {}",
         phase.title(),
-        named.join(", ")
+        some(&slow, NAMED)
     );
     found.add(Verdict::Warn, ReasonCode::SlowSm, text);
 }
@@ -282,12 +256,9 @@ fn of_path(evidence: &Evidence, path: &PeerPath, thresholds: &Thresholds) -> Opt
         return None;
     }
     let expected = thresholds.expected_nvlink(&device.device)?;
-    let verdict = match thresholds.nvlink.grade(rate.p50 / expected.value) {
-        Grade::Unrated | Grade::Good => return None,
-        Grade::Bad if expected.is_measured => Verdict::FailPerf,
-        Grade::Bad | Grade::Low => Verdict::Warn,
-    };
+    let grade = thresholds.nvlink.grade(rate.p50 / expected.value);
+    let verdict = fault(grade, expected.is_measured, Verdict::FailPerf)?;
     let title = format!("NVLink to {}", title_of(evidence, path.to));
-    let text = sentence(&title, rate.p50, (expected.value, &expected.basis), rate.unit);
+    let text = sentence(&title, rate.p50, &expected, rate.unit);
     Some((verdict, text))
 }

@@ -1,7 +1,7 @@
 //! What the `NVLinks` say of themselves: which are up, how fast they were trained, what went wrong on them meanwhile.
 
-use super::Found;
 use super::hardware::growth;
+use super::{Found, some};
 use crate::nvlink;
 use crate::proof::thresholds::Thresholds;
 use crate::proof::{Counters, DeviceEvidence, LinkState, ReasonCode, Verdict};
@@ -46,12 +46,9 @@ fn of(counters: &Counters, index: u32) -> Option<&LinkState> {
 
 /// `NVLink 3`, or `NVLinks 3, 7 and 2 more`.
 fn named(links: &[u32]) -> String {
-    let names: Vec<String> = links.iter().take(NAMED).map(u32::to_string).collect();
     let noun = if links.len() == 1 { "NVLink" } else { "NVLinks" };
-    match links.len().saturating_sub(NAMED) {
-        0 => format!("{noun} {}", names.join(", ")),
-        more => format!("{noun} {} and {more} more", names.join(", ")),
-    }
+    let names: Vec<String> = links.iter().map(u32::to_string).collect();
+    format!("{noun} {}", some(&names, NAMED))
 }
 
 fn went_down(before: &Counters, after: &Counters, found: &mut Found) {

@@ -1,6 +1,9 @@
 //! Each rule: what it needs to speak, and what leaves it silent.
 
-use super::super::tests::{evidence, h100, report};
+mod figures;
+mod peers;
+
+use super::super::tests::{evidence, report};
 use super::super::*;
 use super::judge;
 
@@ -122,28 +125,6 @@ fn a_planted_fault_fails_and_asks_for_nothing() {
     let report = report(evidence);
     assert_eq!(report.verdict, Verdict::FailCorruption);
     assert!(report.judgement.actions[0].starts_with("Nothing: the faults were planted"));
-}
-
-#[test]
-fn both_ends_of_a_link_that_corrupts_are_suspect() {
-    let mut evidence = evidence();
-    evidence.devices = vec![h100(0), h100(1), h100(2)];
-    evidence.peers = vec![PeerPath {
-        from: 0,
-        to: 2,
-        route: PeerRoute::NvLink,
-        outcome: Outcome::Ran,
-        rate: None,
-        both_ways: None,
-        verified_bytes: 1 << 30,
-        corruption_count: 5,
-        corruptions: Vec::new(),
-    }];
-    let report = report(evidence);
-    assert_eq!(
-        report.judgement.verdicts,
-        [Verdict::FailCorruption, Verdict::Pass, Verdict::FailCorruption]
-    );
 }
 
 #[test]
@@ -304,62 +285,6 @@ fn what_was_not_tested_is_never_a_pass() {
 }
 
 #[test]
-fn a_slow_chip_fails_and_one_that_its_power_limit_holds_does_not() {
-    // 500 of 785 at full clock and no reason: the chip or what runs on it.
-    let without_reason = |evidence: &mut Evidence| {
-        for sample in &mut evidence.devices[0].samples {
-            sample.reasons = Some(0);
-        }
-    };
-    let (verdict, codes) = after(|evidence| {
-        without_reason(evidence);
-        slower(evidence, PhaseKind::Gemm, 0.6);
-    });
-    assert_eq!(verdict, Verdict::FailPerf);
-    assert_eq!(codes, [ReasonCode::PipeEfficiency, ReasonCode::BelowExpected]);
-    // The same rate at a clock that the power limit has brought down: the SMs were busy.
-    let (verdict, codes) = after(|evidence| {
-        slower(evidence, PhaseKind::Gemm, 0.6);
-        phase(evidence, PhaseKind::Gemm).sm_clock_mhz = Some(1_000.0);
-    });
-    assert_eq!(
-        (verdict, &*codes),
-        (Verdict::Warn, &[ReasonCode::BelowExpected][..])
-    );
-}
-
-#[test]
-fn an_estimate_warns_and_never_fails() {
-    let (verdict, codes) = after(|evidence| {
-        let device = &mut evidence.devices[0];
-        // An H100 PCIe: its figures are estimates.
-        device.device.pci_device_id = Some(0x2331);
-        device.device.name = "NVIDIA H100 PCIe".to_owned();
-        device.device.sm_count = Some(114);
-        for sample in &mut device.samples {
-            sample.reasons = Some(0);
-        }
-        for kind in [PhaseKind::Gemm, PhaseKind::Copy, PhaseKind::MmaLoop] {
-            slower(evidence, kind, 0.1);
-        }
-    });
-    assert_eq!(verdict, Verdict::Warn, "{codes:?}");
-    assert!(codes.len() >= 3, "{codes:?}");
-}
-
-#[test]
-fn slow_memory_fails_where_the_figure_was_measured() {
-    assert_eq!(
-        after(|evidence| slower(evidence, PhaseKind::Copy, 0.9)),
-        (Verdict::Warn, vec![ReasonCode::BelowExpected])
-    );
-    assert_eq!(
-        after(|evidence| slower(evidence, PhaseKind::Copy, 0.7)),
-        (Verdict::FailPerf, vec![ReasonCode::BelowExpected])
-    );
-}
-
-#[test]
 fn a_slow_link_is_the_slots_fault() {
     assert_eq!(
         after(|evidence| slower(evidence, PhaseKind::HostToDevice, 0.5)),
@@ -437,28 +362,6 @@ fn others_on_the_gpu_take_its_figures_away_and_nothing_else() {
 }
 
 #[test]
-fn a_mig_device_is_not_blamed_for_its_neighbours_power() {
-    let (verdict, codes) = after(|evidence| {
-        let device = &mut evidence.devices[0];
-        device.device.mig = Some(MigSlice {
-            profile: "3g.40gb".to_owned(),
-            memory_slices: 4,
-        });
-        device.device.sm_count = Some(60);
-        for kind in [PhaseKind::Gemm, PhaseKind::MmaLoop] {
-            slower(evidence, kind, 60.0 / 132.0 * 0.5);
-            phase(evidence, kind).sm_clock_mhz = Some(800.0);
-        }
-        slower(evidence, PhaseKind::Copy, 0.5);
-        slower(evidence, PhaseKind::HostToDevice, 0.1);
-    });
-    assert_eq!(
-        (verdict, &*codes),
-        (Verdict::Warn, &[ReasonCode::BelowExpected][..])
-    );
-}
-
-#[test]
 fn a_card_without_ecc_is_told_and_passes_unless_it_could_have_it() {
     let off = |evidence: &mut Evidence| evidence.devices[0].device.ecc = Some(false);
     assert_eq!(after(off), (Verdict::Warn, vec![ReasonCode::EccOff]));
@@ -468,26 +371,6 @@ fn a_card_without_ecc_is_told_and_passes_unless_it_could_have_it() {
         evidence.devices[0].device.name = "NVIDIA GeForce RTX 9990".to_owned();
     });
     assert_eq!((verdict, &*codes), (Verdict::Pass, &[ReasonCode::EccOff][..]));
-}
-
-#[test]
-fn one_slow_sm_is_named() {
-    let mut evidence = evidence();
-    phase(&mut evidence, PhaseKind::MmaLoop).sms = (0..132)
-        .map(|sm| SmResult {
-            sm,
-            tiles: 10,
-            wrong: 0,
-            clock_mhz: Some(1_650.0),
-            relative_speed: Some(if sm == 77 { 0.8 } else { 1.0 }),
-        })
-        .collect();
-    let report = report(evidence);
-    assert_eq!(report.verdict, Verdict::Warn);
-    assert_eq!(
-        report.judgement.reasons[0].text,
-        "mma-loop bf16: slower than the others: SM 77 at 80 %"
-    );
 }
 
 #[test]
@@ -521,183 +404,4 @@ fn evidence_with_replays(replays: u64) -> Evidence {
     let mut evidence = evidence();
     evidence.devices[0].after.pcie_replays = Some(replays);
     evidence
-}
-
-/// A card that reaches what somebody says it does passes, whatever the catalogue says, and one that doesn't fails.
-#[test]
-fn figures_that_are_told_go_before_the_catalogues() {
-    let told = |card: CardFigures| Thresholds {
-        cards: vec![card],
-        ..Thresholds::default()
-    };
-    let verdict = |card: CardFigures| {
-        let mut evidence = evidence();
-        for sample in &mut evidence.devices[0].samples {
-            sample.reasons = Some(0);
-        }
-        judge(evidence, &told(card))
-    };
-    let by_name = CardFigures {
-        name: Some("nvidia h100 80gb hbm3".to_owned()),
-        ..CardFigures::default()
-    };
-    let more = CardFigures {
-        products_tflops: [(Format::Bf16, 1_300.0)].into(),
-        ..by_name.clone()
-    };
-    let report = verdict(more);
-    assert_eq!(report.verdict, Verdict::FailPerf);
-    assert_eq!(
-        report.judgement.reasons[0].text,
-        "gemm bf16: 780 of 1300 TFLOP/s (60 %; the latter is measured)"
-    );
-    let memory = CardFigures {
-        memory_gbs: Some(5_000.0),
-        ..by_name.clone()
-    };
-    assert_eq!(verdict(memory).verdict, Verdict::FailPerf);
-    let pcie = CardFigures {
-        pcie_gbs: Some(120.0),
-        pci_device_id: Some(0x2330),
-        ..CardFigures::default()
-    };
-    assert_eq!(verdict(pcie).verdict, Verdict::FailEnv);
-    let another = CardFigures {
-        name: Some("NVIDIA L40S".to_owned()),
-        pci_device_id: Some(0x2330),
-        memory_gbs: Some(5_000.0),
-        ..CardFigures::default()
-    };
-    assert_eq!(
-        verdict(another).verdict,
-        Verdict::Pass,
-        "name and id must both fit"
-    );
-}
-
-#[test]
-fn a_slow_nvlink_warns_and_fails_where_its_rate_was_told() {
-    let with_path = || {
-        let mut evidence = evidence();
-        evidence.devices = vec![h100(0), h100(1)];
-        evidence.peers = vec![PeerPath {
-            from: 0,
-            to: 1,
-            route: PeerRoute::NvLink,
-            outcome: Outcome::Ran,
-            rate: Rate::of(Unit::Gbs, vec![200.0]),
-            both_ways: None,
-            verified_bytes: 1 << 30,
-            corruption_count: 0,
-            corruptions: Vec::new(),
-        }];
-        evidence
-    };
-    let report = judge(with_path(), &Thresholds::default());
-    assert_eq!(report.verdict, Verdict::Warn);
-    assert_eq!(
-        report.judgement.reasons[0].text,
-        "NVLink to GPU 1: 200 of 374 GB/s (54 %; the latter is estimated)"
-    );
-    let told = Thresholds {
-        cards: vec![CardFigures {
-            pci_device_id: Some(0x2330),
-            nvlink_gbs: Some(376.0),
-            ..CardFigures::default()
-        }],
-        ..Thresholds::default()
-    };
-    assert_eq!(judge(with_path(), &told).verdict, Verdict::FailPerf);
-}
-
-/// As a proof measured it on an H100 SXM: phase, format, kernels, TFLOP/s, part of the peak at the clock that it had.
-const RECORDED: [(PhaseKind, Format, &str, f64, f64); 9] = [
-    (PhaseKind::MmaLoop, Format::Bf16, "wgmma", 758.0, 0.81),
-    (PhaseKind::MmaLoop, Format::Fp8, "wgmma", 1_328.0, 0.69),
-    (PhaseKind::MmaLoop, Format::Fp32, "simt", 50.7, 0.75),
-    (PhaseKind::Gemm, Format::Bf16, "wgmma", 727.0, 0.84),
-    (PhaseKind::Gemm, Format::Fp16, "wgmma", 728.0, 0.84),
-    (PhaseKind::Gemm, Format::Tf32, "wgmma", 406.0, 0.92),
-    (PhaseKind::Gemm, Format::Fp8, "wgmma", 1_435.0, 0.80),
-    (PhaseKind::Gemm, Format::Int8, "wgmma", 1_359.0, 0.76),
-    (PhaseKind::Gemm, Format::Fp64, "m16n8k16", 54.8, 0.82),
-];
-
-#[test]
-fn what_was_measured_on_an_h100_is_good() {
-    let recorded = |factor: f64| {
-        let mut evidence = evidence();
-        let device = &mut evidence.devices[0];
-        device
-            .phases
-            .retain(|phase| !matches!(phase.kind, PhaseKind::MmaLoop | PhaseKind::Gemm));
-        for (kind, format, variant, tflops, pipe) in RECORDED {
-            let peak = expected::peak_per_clock(&device.device, format).unwrap();
-            device.phases.push(Phase {
-                start_s: 30.0,
-                seconds: 2.0,
-                variant: Some(variant.to_owned()),
-                rate: Rate::of(Unit::Tflops, vec![tflops * factor]),
-                sm_clock_mhz: Some(tflops * 1e6 / (132.0 * peak * pipe)),
-                verified_outputs: 1,
-                ..Phase::new(kind, Some(format), Outcome::Ran)
-            });
-        }
-        report(evidence)
-    };
-    let well = recorded(1.0);
-    assert_eq!(well.verdict, Verdict::Pass, "{:#?}", well.judgement.reasons);
-    for figure in &well.judgement.figures {
-        if figure.phase == PhaseKind::Gemm {
-            assert_eq!(figure.grade, Grade::Good, "{figure:?}");
-            assert!(
-                figure
-                    .basis
-                    .as_deref()
-                    .is_some_and(|basis| basis.starts_with("measured")),
-                "{figure:?}"
-            );
-        }
-    }
-    // A chip that is a third slower fails in every format.
-    let slow = recorded(0.67);
-    assert_eq!(slow.verdict, Verdict::FailPerf);
-    let slow_gemms = slow.judgement.figures.iter();
-    assert!(
-        slow_gemms
-            .filter(|figure| figure.phase == PhaseKind::Gemm)
-            .all(|figure| figure.grade == Grade::Bad),
-        "{:#?}",
-        slow.judgement.figures
-    );
-}
-
-#[test]
-fn gpus_between_which_copies_failed_have_not_passed() {
-    let mut evidence = evidence();
-    evidence.devices.extend([h100(1), h100(2)]);
-    let path = |from, to, outcome| PeerPath {
-        from,
-        to,
-        route: PeerRoute::NvLink,
-        outcome,
-        rate: None,
-        both_ways: None,
-        verified_bytes: 1 << 28,
-        corruption_count: 0,
-        corruptions: Vec::new(),
-    };
-    let why = "they hang".to_owned();
-    evidence.peers = vec![
-        path(0, 1, Outcome::Failed { why }),
-        path(1, 0, Outcome::Ran),
-        path(0, 2, Outcome::Ran),
-    ];
-    let report = report(evidence);
-    let verdicts = [Verdict::ErrorSetup, Verdict::ErrorSetup, Verdict::Pass];
-    assert_eq!(report.judgement.verdicts, verdicts);
-    assert_eq!(
-        report.judgement.reasons[0].text,
-        "copies from or to GPU 1 could not end: they hang"
-    );
 }

@@ -7,10 +7,8 @@ use pitcrew_core::proof::fleet::Fleet;
 
 use super::super::table::{Column, render};
 use super::super::wrap::{self, Kind};
-use super::summary::coloured;
+use super::summary::{WIDTH, coloured};
 use super::{plain, short, stands_out};
-
-const WIDTH: usize = 100;
 
 /// A comparison for people: groups and their medians, then what stands out.
 pub(crate) fn summary(fleet: &Fleet, width: Option<usize>) -> String {

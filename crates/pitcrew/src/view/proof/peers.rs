@@ -7,7 +7,7 @@ use pitcrew_core::proof::{Outcome, PeerPath, PeerRoute, Rate, Report};
 use super::super::table::{Column, render};
 use super::super::wrap::{self, Kind};
 use super::summary::WIDTH;
-use super::{bytes, count, place, plain, short};
+use super::{bytes, place, short, trouble};
 
 /// Most GPUs that a matrix has columns for on eighty.
 const COLUMNS: usize = 10;
@@ -45,12 +45,7 @@ fn is_well(path: &PeerPath) -> bool {
 }
 
 fn result(path: &PeerPath) -> String {
-    match &path.outcome {
-        Outcome::Skipped { why, .. } => format!("skipped: {}", plain(why)),
-        Outcome::Failed { why } => format!("failed: {}", plain(why)),
-        _ if path.corruption_count > 0 => format!("{} WRONG", count(path.corruption_count)),
-        _ => "ok".to_owned(),
-    }
+    trouble(&path.outcome, path.corruption_count).unwrap_or_else(|| "ok".to_owned())
 }
 
 fn line_by_line(report: &Report, paths: &[&PeerPath], width: Option<usize>) -> String {
