@@ -5,7 +5,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::bench::{Bench, Stop};
-use crate::progress::Progress;
 
 /// How often it is asked whether the CPU is done, or the run shall end.
 const LOOK: Duration = Duration::from_millis(5);
@@ -51,7 +50,6 @@ impl<Q: PartialEq, T: Send + 'static> Expected<Q, T> {
             && !thread.is_finished()
         {
             thread::sleep(LOOK);
-            (bench.tell)(Progress::Computes);
             bench.look_round()?;
         }
         self.known = self.known.take().map(|(question, state)| {

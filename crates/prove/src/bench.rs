@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pitcrew_core::proof::{Bits, Corruption, CorruptionClass, Sample, XidEvent};
+use pitcrew_core::proof::{Corruption, CorruptionClass, Sample, XidEvent};
 
 use crate::device::{
     Block, Choice, Choices, Device, DeviceError, Fault, Format, HostBlock, Refused, Span, Variant, Work,
@@ -156,13 +156,7 @@ impl Bench<'_> {
 
     /// What a march has found in a word.
     pub(crate) fn wrong_word(&self, class: CorruptionClass, error: &MarchError) -> Corruption {
-        Corruption {
-            offset: Some(error.offset),
-            expected: Some(Bits(error.expected)),
-            got: Some(Bits(error.got)),
-            second_read: Some(Bits(error.second)),
-            ..self.corruption(class)
-        }
+        error.told_in(&self.corruption(class))
     }
 
     /// The fault that kernels shall plant.
@@ -253,6 +247,13 @@ impl Drop for Held<'_> {
             let _: Result<(), DeviceError> = self.device.release_host(block);
         }
     }
+}
+
+/// Copies, so many, queued while the device is busy with something else, so that none waits for the host.
+pub(crate) fn gated(work: Work, count: usize) -> Vec<Work> {
+    let mut all = vec![Work::Spin { nanoseconds: 200_000 }];
+    all.resize(count + 1, work);
+    all
 }
 
 /// How many of a work that takes `each` make a batch.

@@ -2,21 +2,15 @@
 
 use std::time::Duration;
 
-use pitcrew_core::proof::{
-    Bits, Corruption, CorruptionClass, Outcome, PeerPath, PeerRoute, Rate, Skip, Unit,
-};
+use pitcrew_core::proof::{Corruption, CorruptionClass, Outcome, PeerPath, PeerRoute, Rate, Skip, Unit};
 
-use crate::bench::{Held, batch_of};
+use crate::bench::{Held, MOST_CORRUPTIONS, batch_of, gated};
 use crate::device::{Device, DeviceError, MARCH_LOG_BYTES, Pattern, Work};
 use crate::pace::Pace;
 use crate::verify::records::march_log;
 
 /// Each buffer, of the card.
 const BUFFER: u64 = 256 << 20;
-/// Copies are queued while the device is busy with this.
-const GATE: Work = Work::Spin { nanoseconds: 200_000 };
-/// Wrong words of one direction that are told one by one.
-const MOST: usize = 1000;
 
 /// Where peers are tested.
 pub struct Peers<'a> {
@@ -133,27 +127,15 @@ fn copy(peers: &Peers<'_>, path: &mut PeerPath, time: Duration) -> Result<(), De
         device.read(log, &mut read)?;
         let log = march_log(&read);
         path.corruption_count += log.count;
-        let room = MOST.saturating_sub(path.corruptions.len());
-        path.corruptions
-            .extend(log.errors.iter().take(room).map(|error| Corruption {
-                offset: Some(error.offset),
-                expected: Some(Bits(error.expected)),
-                got: Some(Bits(error.got)),
-                second_read: Some(Bits(error.second)),
-                ..Corruption::new(CorruptionClass::Transfer, peers.pace.elapsed().as_secs_f64())
-            }));
+        let room = MOST_CORRUPTIONS.saturating_sub(path.corruptions.len());
+        let found = Corruption::new(CorruptionClass::Transfer, peers.pace.elapsed().as_secs_f64());
+        let errors = log.errors.iter().take(room);
+        path.corruptions.extend(errors.map(|error| error.told_in(&found)));
     }
     if (peers.is_cancelled)() {
         path.outcome = Outcome::Interrupted;
     }
     Ok(())
-}
-
-/// Copies that are queued behind a gate.
-fn gated(work: Work, count: usize) -> Vec<Work> {
-    let mut all = vec![GATE];
-    all.resize(count + 1, work);
-    all
 }
 
 /// Copies again and again, for so long; `copies` tells how long so many of them took, each of which moves `bytes`.

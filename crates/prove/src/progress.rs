@@ -23,8 +23,6 @@ pub enum Progress {
     Runs(&'static str),
     /// Nothing to see, but it goes on: kernels of a format are loaded and tested.
     Loads(Format),
-    /// Nothing to see, but it goes on: the CPU computes what must come out.
-    Computes,
     /// Nothing to see, but it goes on.
     Goes,
     /// What was compared so far in the whole run.

@@ -7,6 +7,7 @@ use pitcrew_agent::{Deps, Notice};
 use pitcrew_cli::{AgentArgs, AgentCommand, AgentRunArgs, ExitStatus, GlobalArgs};
 use pitcrew_core::ports::Clock;
 use pitcrew_host::{HostRoots, Roots};
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 
@@ -60,15 +61,20 @@ impl Clock for WallClock {
     }
 }
 
+/// What waits for others on the calling thread.
+pub(crate) fn runtime() -> Result<Runtime, Error> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::NoThread)
+}
+
 fn agent(args: &AgentRunArgs, global: &GlobalArgs, output: &mut Output<'_>) -> Result<ExitStatus, Error> {
     if args.scenario.as_deref() == Some("list") {
         return imaginary::list(output);
     }
     // One thread answers everybody; what may wait has threads of its own.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::NoThread)?;
+    let runtime = runtime()?;
     let result = runtime.block_on(serve(args, global, output));
     runtime.shutdown_timeout(FAREWELL);
     result

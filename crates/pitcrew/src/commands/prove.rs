@@ -19,12 +19,13 @@ use std::io::{self, Read, Write as _};
 use std::path::Path;
 
 use pitcrew_cli::{
-    ExitStatus, Format, GlobalArgs, ProofExit, ProveArgs, ProveCommand, ProveMergeArgs, ProveShowArgs,
-    ProveViewArgs,
+    ExitStatus, Format, GlobalArgs, ProofExit, ProveArgs, ProveCommand, ProveMergeArgs, ProveProfile,
+    ProveShowArgs, ProveViewArgs,
 };
 use pitcrew_core::document::SyntaxError;
 use pitcrew_core::proof::{
-    self, MAX_BYTES, MAX_THRESHOLDS_BYTES, ReadError, Report, Thresholds, ThresholdsError, Verdict, fleet,
+    self, MAX_BYTES, MAX_THRESHOLDS_BYTES, Profile, ReadError, Report, Thresholds, ThresholdsError, Verdict,
+    fleet,
 };
 
 use crate::error::Error;
@@ -103,6 +104,16 @@ fn merge(args: &ProveMergeArgs, output: &mut Output<'_>) -> Result<ExitStatus, E
     } else {
         ExitStatus::Finding
     })
+}
+
+/// A profile, as the command line has it.
+pub(crate) const fn profile(wanted: ProveProfile) -> Profile {
+    match wanted {
+        ProveProfile::Smoke => Profile::Smoke,
+        ProveProfile::Prove => Profile::Prove,
+        ProveProfile::Burn => Profile::Burn,
+        ProveProfile::Soak => Profile::Soak,
+    }
 }
 
 /// The exit status of a verdict.

@@ -278,7 +278,7 @@ impl Gpu {
                 }
                 Err(refused(error.to_string(), false))
             }
-            Err(Unfit::Wrong(what)) => Err(refused(what, true)),
+            Err(Unfit::Wrong(what)) => Err(refused(format!("its self-test failed: {what}"), true)),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::device::{
 };
 use crate::verify::golden::{GemmShape, loop_hashes};
 use crate::verify::operand::encode_output;
-use crate::verify::records::{gemm_records, loop_records};
+use crate::verify::records::{gemm_records, loop_records, word};
 
 const SEED_A: u32 = 0x5E1F_0001;
 const SEED_B: u32 = 0x5E1F_0002;
@@ -116,16 +116,14 @@ fn tiles(
         .zip(shape.values())
         .zip(stored.chunks_exact(stored_bytes))
         .filter_map(|(((row, column), value), got)| {
-            let mut word = [0; 8];
-            word[..stored_bytes].copy_from_slice(got);
-            let got = u64::from_le_bytes(word);
+            let got = word(got);
             let expected = encode_output(Output::of(format), value);
             (got != expected).then_some((row, column, expected, got))
         })
         .collect::<Vec<_>>();
     if let Some((row, column, expected, got)) = wrong.first() {
         return Err(Unfit::Wrong(format!(
-            "its self-test failed: {} of {values} values of C were wrong, the first in row {row}, column {column}: \
+            "{} of {values} values of C were wrong, the first in row {row}, column {column}: \
              {got:#x} for {expected:#x}",
             wrong.len()
         )));
@@ -136,7 +134,7 @@ fn tiles(
     let expected = shape.checksums();
     if got != expected {
         return Err(Unfit::Wrong(format!(
-            "its self-test failed: C was right, its checksums were {got:x?} for {expected:x?}"
+            "C was right, its checksums were {got:x?} for {expected:x?}"
         )));
     }
     Ok(())
@@ -160,7 +158,7 @@ fn rounds(gpu: &Gpu, format: Format, choice: &Choice, allocate: &mut Allocate) -
         let got = record.hashes.get(..expected.len()).unwrap_or_default();
         if got != expected {
             return Err(Unfit::Wrong(format!(
-                "its self-test failed: a loop's hashes were {got:x?} for {expected:x?}"
+                "a loop's hashes were {got:x?} for {expected:x?}"
             )));
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pitcrew_core::proof::Sample;
 
+use super::tally::mean;
 use crate::bench::fill;
 use crate::device::Work;
 
@@ -52,12 +53,8 @@ impl Contest {
         // The first third of each is left out, as readings come late.
         let draw = |from: Duration| {
             let span = (from + self.each / 3).as_secs_f64()..=(from + self.each).as_secs_f64();
-            let powers = samples
-                .iter()
-                .filter(|sample| span.contains(&sample.at_s))
-                .filter_map(|sample| sample.power_w);
-            let (sum, count) = powers.fold((0.0, 0.0), |(sum, count), power| (sum + power, count + 1.0));
-            (count > 0.0).then_some(sum / count)
+            let during = samples.iter().filter(|sample| span.contains(&sample.at_s));
+            mean(during.filter_map(|sample| sample.power_w))
         };
         draw(middle) > draw(self.begin)
     }

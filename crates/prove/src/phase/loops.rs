@@ -126,7 +126,7 @@ impl Loops {
             if !is_wrong {
                 tally.phase.verified_outputs += outputs * u64::from(bench.device.scale().rounds);
             }
-            if vote.ctas.contains_key(&sm) {
+            if vote.sms.contains(&sm) {
                 tally.tile(sm, is_wrong);
                 if let Some(clock) = record.clock_mhz() {
                     #[expect(clippy::cast_precision_loss, reason = "seconds in ns")]

@@ -232,7 +232,8 @@ fn approximate(count: u64) -> f64 {
     count as f64
 }
 
-fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+/// None of none.
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, count) = values.fold((0.0, 0_u64), |(sum, count), value| (sum + value, count + 1));
     (count > 0).then(|| sum / approximate(count))
 }

@@ -6,7 +6,7 @@ use pitcrew_core::proof::{Bits, Corruption, CorruptionClass, PhaseKind};
 
 use super::Exercise;
 use super::tally::Tally;
-use crate::bench::{Bench, Held, Stop, batch_of};
+use crate::bench::{Bench, Held, Stop, batch_of, gated};
 use crate::device::{HostBlock, MARCH_LOG_BYTES, Pattern, Span, Work};
 use crate::inject::Inject;
 use crate::progress::Progress;
@@ -14,8 +14,6 @@ use crate::verify::records::{march_log, word};
 
 /// Each buffer, of the card's host: two of them are half of what a run may pin.
 const BUFFER: u64 = 64 << 20;
-/// Copies are queued while the device is busy with this, so that none waits for the host.
-const GATE: Work = Work::Spin { nanoseconds: 200_000 };
 
 /// Copies in one direction, or both.
 #[derive(Debug)]
@@ -151,27 +149,22 @@ impl Exercise for Transfer {
         let bytes = set.to.bytes * bench.device.scale().bytes;
         let mut count = 1;
         loop {
-            let gated = |work: Work| {
-                let mut all = vec![GATE];
-                all.resize(count + 1, work);
-                all
-            };
             let moved = bytes * count as u64;
             let sum = |times: &[Duration]| times.iter().skip(1).sum::<Duration>();
             let took = match self.kind {
                 PhaseKind::HostToDevice => {
-                    let took = sum(&bench.in_lane(|bench| bench.run(&gated(down)))?);
+                    let took = sum(&bench.in_lane(|bench| bench.run(&gated(down, count)))?);
                     tally.rate(bench, moved, took);
                     took
                 }
                 PhaseKind::DeviceToHost => {
-                    let took = sum(&bench.in_lane(|bench| bench.run(&gated(up)))?);
+                    let took = sum(&bench.in_lane(|bench| bench.run(&gated(up, count)))?);
                     tally.rate(bench, moved, took);
                     took
                 }
                 _ => {
                     let [first, second] =
-                        bench.in_lane(|bench| bench.run_beside(&gated(down), &gated(up)))?;
+                        bench.in_lane(|bench| bench.run_beside(&gated(down, count), &gated(up, count)))?;
                     let took = sum(&first).max(sum(&second));
                     tally.rate(bench, 2 * moved, took);
                     took

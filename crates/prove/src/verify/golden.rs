@@ -46,16 +46,6 @@ impl GemmShape {
         (tile / across, tile % across)
     }
 
-    /// One value of C.
-    pub fn value(&self, row: u32, column: u32) -> i64 {
-        let (a, b) = (row_key(self.seed_a, row), row_key(self.seed_b, column));
-        (0..self.k)
-            .map(|k| {
-                i64::from(operand_in_row(self.format, a, k)) * i64::from(operand_in_row(self.format, b, k))
-            })
-            .sum()
-    }
-
     /// All values of C, row by row: each operand is made once.
     pub fn values(&self) -> Vec<i64> {
         let operands = |seed, rows| -> Vec<Vec<i32>> {
@@ -227,7 +217,7 @@ mod tests {
         let mut sum = 0_u32;
         for row in down * shape.tile_rows..(down + 1) * shape.tile_rows {
             for column in across * shape.tile_columns..(across + 1) * shape.tile_columns {
-                let mut value = shape.value(row, column);
+                let mut value = value(shape, row, column);
                 if let Some((r, c, mask)) = flip
                     && (r, c) == (row, column)
                 {
@@ -242,12 +232,22 @@ mod tests {
         sum
     }
 
+    /// One value of C, by the book.
+    fn value(shape: &GemmShape, row: u32, column: u32) -> i64 {
+        let (a, b) = (row_key(shape.seed_a, row), row_key(shape.seed_b, column));
+        (0..shape.k)
+            .map(|k| {
+                i64::from(operand_in_row(shape.format, a, k)) * i64::from(operand_in_row(shape.format, b, k))
+            })
+            .sum()
+    }
+
     #[test]
     fn all_values_are_those_of_each_place() {
         for &format in Format::ALL {
             let shape = shape(format);
             let places = (0..shape.m).flat_map(|row| (0..shape.n).map(move |column| (row, column)));
-            let each: Vec<i64> = places.map(|(row, column)| shape.value(row, column)).collect();
+            let each: Vec<i64> = places.map(|(row, column)| value(&shape, row, column)).collect();
             assert_eq!(shape.values(), each, "{format}");
         }
     }

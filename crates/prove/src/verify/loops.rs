@@ -1,6 +1,6 @@
 //! The loop: every SM did the same, so the many name the few, and the CPU knows whether the many are right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::records::LoopRecord;
 use crate::device::LOOP_WARPS;
@@ -27,8 +27,8 @@ pub struct Vote {
     pub deviations: Vec<Deviation>,
     /// True when the many agree with each other and not with the CPU: it is no single SM that is wrong.
     pub all_wrong: bool,
-    /// CTAs of each SM that took part.
-    pub ctas: BTreeMap<u32, u64>,
+    /// SMs that took part.
+    pub sms: BTreeSet<u32>,
 }
 
 /// Compares all CTAs with `golden`, one hash for each warp.
@@ -38,7 +38,7 @@ pub fn vote(records: &[LoopRecord], golden: &[u64], sms: u32) -> Vote {
     for (cta, record) in records.iter().enumerate() {
         let sm = u32::try_from(record.sm).unwrap_or(u32::MAX);
         if !is_stray(sm, sms) {
-            *found.ctas.entry(sm).or_default() += 1;
+            found.sms.insert(sm);
         }
         for (warp, (&expected, &got)) in (0..).zip(golden.iter().zip(&record.hashes).take(warps)) {
             if expected != got {
@@ -101,7 +101,7 @@ mod tests {
             panic!("{vote:?}")
         };
         assert_eq!((one.sm, one.warp, one.expected, one.got), (5, 1, 2, 7));
-        assert_eq!(vote.ctas.len(), 8);
+        assert_eq!(vote.sms.len(), 8);
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
             &[1, 2],
             2,
         );
-        assert_eq!(vote.ctas.len(), 2, "what names no SM is nobody's");
+        assert_eq!(vote.sms.len(), 2, "what names no SM is nobody's");
         assert_eq!(vote.deviations.len(), 2);
     }
 }

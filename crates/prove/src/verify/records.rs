@@ -1,5 +1,7 @@
 //! The records that kernels write, from bytes. Total: whatever a broken GPU leaves in memory is read without a panic.
 
+use pitcrew_core::proof::{Bits, Corruption};
+
 use crate::device::{
     GEMM_RECORD_BYTES, LOOP_RECORD_BYTES, LOOP_WARPS, MARCH_LOG_ENTRIES, RECOMPUTE_LOG_ENTRIES,
 };
@@ -53,6 +55,19 @@ pub struct MarchError {
     pub second: u64,
     /// The SM that read it.
     pub sm: u64,
+}
+
+impl MarchError {
+    /// A corruption with what this says of it.
+    pub(crate) fn told_in(&self, corruption: &Corruption) -> Corruption {
+        Corruption {
+            offset: Some(self.offset),
+            expected: Some(Bits(self.expected)),
+            got: Some(Bits(self.got)),
+            second_read: Some(Bits(self.second)),
+            ..*corruption
+        }
+    }
 }
 
 /// The log of marches.

@@ -12,10 +12,10 @@ use pitcrew_agent::mps::Policy;
 use pitcrew_agent::proof;
 use pitcrew_agent::runtime::restart::Consent;
 use pitcrew_agent::runtime::toolkit_env;
-use pitcrew_cli::{AgentRunArgs, ConfigFallback, LabelSink, MpsComputeMode, ProveProfile};
-use pitcrew_core::proof::Profile;
+use pitcrew_cli::{AgentRunArgs, ConfigFallback, LabelSink, MpsComputeMode};
 
 use super::overrides;
+use crate::commands::prove;
 use crate::error::Error;
 
 /// Name of the program of hooks and wrapper.
@@ -48,17 +48,13 @@ pub(super) fn of(args: &AgentRunArgs, root: &Path, namespace: &str) -> Result<Se
     });
     settings.startup_taint = Some(args.startup_taint.clone()).filter(|key| !key.is_empty());
     settings.proof = proof::Policy {
-        profile: match args.proof_profile {
-            ProveProfile::Smoke => Profile::Smoke,
-            ProveProfile::Prove => Profile::Prove,
-            ProveProfile::Burn => Profile::Burn,
-            ProveProfile::Soak => Profile::Soak,
-        },
+        profile: prove::profile(args.proof_profile),
         when_unproven: args.proof_when_unproven,
-        every: match &args.proof_every {
-            Some(text) => Some(proof::parse_every(text).ok_or_else(|| Error::ProofInterval(text.clone()))?),
-            None => None,
-        },
+        every: args
+            .proof_every
+            .as_ref()
+            .map(|text| proof::parse_every(text).ok_or_else(|| Error::ProofInterval(text.clone())))
+            .transpose()?,
         request: None,
         gates_readiness: args.proof_gates_readiness,
     };
@@ -130,6 +126,8 @@ pub(crate) fn host_name(root: &Path) -> Result<String, Error> {
 
 #[cfg(test)]
 mod tests {
+    use pitcrew_core::proof::Profile;
+
     use super::*;
     use clap::Parser as _;
     use pitcrew_agent::labels::Outlet;

@@ -40,10 +40,7 @@ pub(super) fn run(
         wrapper_too: args.wrapper_too,
     };
     let plan = look_and_plan(&global.root, &*fs, &host, sites)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::NoThread)?;
+    let runtime = super::runtime()?;
     // Before anything goes: it refuses where programs use it.
     let mps = runtime.block_on(mps(args, &global.root, &host, &fs))?;
     let executor = Executor::new(&global.root);

@@ -69,7 +69,7 @@ impl Board {
                 live.phase = format!("kernels for {format}");
                 None
             }
-            Progress::Computes | Progress::Goes => None,
+            Progress::Goes => None,
             Progress::Rate { rate, unit } => {
                 live.rate = Some((*rate, *unit));
                 None

@@ -7,6 +7,7 @@ use pitcrew_cli::{GlobalArgs, ProveRunArgs};
 use pitcrew_core::plugin::uuid_of;
 use pitcrew_core::proof::{SetupError, SetupErrorCode};
 
+use super::place;
 use super::rack::Target;
 use crate::commands::agent;
 use crate::error::Error;
@@ -21,11 +22,7 @@ pub(super) fn refuse(
         return Ok(targets);
     }
     let beneath = args.kubelet_dir.strip_prefix("/").unwrap_or(&args.kubelet_dir);
-    let node = match &args.node {
-        Some(node) => node.clone(),
-        None => agent::host_name(&global.root)?,
-    };
-    let Some(books) = ask(&global.root.join(beneath), &node)? else {
+    let Some(books) = ask(&global.root.join(beneath), &place::name(args, global)?)? else {
         return Ok(targets);
     };
     // Where GPUs are imaginary nobody is disturbed.
@@ -64,10 +61,7 @@ fn ask(kubelet_dir: &Path, node: &str) -> Result<Option<Books>, Error> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         _ => {}
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Error::NoThread)?;
+    let runtime = agent::runtime()?;
     Ok(Some(runtime.block_on(holders::of(kubelet_dir, node))))
 }
 

@@ -39,10 +39,7 @@ const SECRET: [&str; 7] = ["AUTH", "CREDENTIAL", "KEY", "LICENSE", "PASS", "SECR
 /// The node, as a report tells of it.
 pub(super) fn node(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Node, Error> {
     Ok(Node {
-        name: match &args.node {
-            Some(name) => name.clone(),
-            None => agent::host_name(&global.root)?,
-        },
+        name: name(args, global)?,
         pod: pod(
             args.pod_name.as_deref(),
             args.pod_namespace.as_deref(),
@@ -52,6 +49,14 @@ pub(super) fn node(args: &ProveRunArgs, global: &GlobalArgs) -> Result<Node, Err
         // Which names there are is only known once all are seen, so none of them can be an argument.
         environment: of_gpus(std::env::vars_os()),
     })
+}
+
+/// The node's name: as it was told, or that of the machine.
+pub(super) fn name(args: &ProveRunArgs, global: &GlobalArgs) -> Result<String, Error> {
+    match &args.node {
+        Some(name) => Ok(name.clone()),
+        None => agent::host_name(&global.root),
+    }
 }
 
 /// `namespace/name`, where both are known for certain. The host name is not taken for the pod's name: with `hostNetwork` it

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
-use pitcrew_cli::{ExitStatus, GlobalArgs, ProveProfile, ProveRunArgs, ProveVariant};
+use pitcrew_cli::{ExitStatus, GlobalArgs, ProveRunArgs, ProveVariant};
 use pitcrew_core::proof::{
-    self, DeviceEvidence, Driver, Evidence, PeerPath, Profile, Run, SetupError, SetupErrorCode, Thresholds,
-    Timestamp, Tool,
+    self, DeviceEvidence, Driver, Evidence, PeerPath, Run, SetupError, SetupErrorCode, Thresholds, Timestamp,
+    Tool,
 };
 use pitcrew_prove::device::Variant;
 use pitcrew_prove::inject::Inject;
@@ -146,12 +146,7 @@ fn options(args: &ProveRunArgs) -> Result<Options, Error> {
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(1, |since| since.subsec_nanos());
     Ok(Options {
-        profile: match args.profile {
-            ProveProfile::Smoke => Profile::Smoke,
-            ProveProfile::Prove => Profile::Prove,
-            ProveProfile::Burn => Profile::Burn,
-            ProveProfile::Soak => Profile::Soak,
-        },
+        profile: super::profile(args.profile),
         time: args.seconds.map(|seconds| Duration::from_secs(seconds.into())),
         variant: args.variant.map(|variant| match variant {
             ProveVariant::Simt => Variant::Simt,
